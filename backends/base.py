@@ -1,0 +1,92 @@
+"""The contract: what an implementation of the Problem has to offer, and nothing more.
+
+Requirements that every backend meets:
+
+* A framework is imported inside methods, never at a module's top: listing the backends imports none of them.
+* The harness owns the data, the initial weights, the order, the clock, the metrics and the schedule. A backend never
+  shuffles, times, scores, prints or reads files.
+* `build` may move, convert or compile; it may not train, nor prepare anything that depends on the order.
+* `train` takes one Adam step of the Problem per consecutive batch of the order, the last of which may be short, and
+  returns when the work is done or when `synchronize` can wait for it.
+* The arithmetic is the Problem's dtype throughout; the images always arrive as float32.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lockstep_bench.harness.problem import Dtype, FloatArray, IntArray, Problem, Split, Weights
+
+Style = Literal["idiomatic", "tuned"]
+
+__all__ = ["Backend", "Dtype", "FloatArray", "IntArray", "NDArray", "Problem", "Split", "Style", "Weights"]
+
+
+class Backend(ABC):
+    """One framework's implementation of the Problem.
+
+    Attributes:
+        name: what the command line and the tables call it.
+        style: `idiomatic`, what the framework's own documentation would write, or `tuned`, the fastest it offers.
+        packages: distributions whose versions go into the record.
+        modules: what is imported, and timed, before `build`; whether the backend can run is asked of their presence.
+        extra: the extra of lockstep-bench that installs the framework; empty where the core suffices.
+        devices: where it can run.
+        dtypes: in which arithmetic it can run.
+    """
+
+    name: ClassVar[str]
+    style: ClassVar[Style]
+    packages: ClassVar[tuple[str, ...]]
+    modules: ClassVar[tuple[str, ...]]
+    extra: ClassVar[str] = ""
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    dtypes: ClassVar[tuple[Dtype, ...]] = ("float32", "float64")
+
+    @classmethod
+    def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:  # noqa: ARG003 - for overriding
+        """Environment variables to set before the worker imports anything; asked without importing the framework."""
+        return {}
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """The top-level modules that are not installed here, found without importing any."""
+        return [module for module in cls.modules if find_spec(module.partition(".")[0]) is None]
+
+    @abstractmethod
+    def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
+        """Start afresh, at step 0, from exactly these weights.
+
+        Args:
+            problem: the network and its recipe.
+            weights: initial weights in the Problem's dtype; to be copied, not kept.
+            train: the training images, float32 (n, inputs) and read-only, and their labels, uint8 (n,).
+            device: one of `devices`.
+            threads: how many CPU threads to use.
+        """
+
+    @abstractmethod
+    def train(self, order: IntArray) -> float:
+        """Take one Adam step per consecutive batch of `order`; return the mean loss over its images.
+
+        Args:
+            order: indices of training images, int64 (m,), read-only; m is any positive number.
+
+        Returns:
+            The cross-entropy of each image, taken before the step of its batch; the mean over the m images.
+        """
+
+    @abstractmethod
+    def predict(self, images: NDArray[np.float32]) -> FloatArray:
+        """Class probabilities, float (n, classes), of images, float32 (n, inputs)."""
+
+    @abstractmethod
+    def weights(self) -> Weights:
+        """The current parameters, as copies in NumPy arrays of the Problem's dtype."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished; nothing to do on the CPU."""
