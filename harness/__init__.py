@@ -1,0 +1,1 @@
+"""The harness: data, schedule, clock, checks, records and reports."""
