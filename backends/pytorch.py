@@ -1,0 +1,86 @@
+"""PyTorch: what its tutorial would write."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lockstep_bench.backends.base import Backend, Dtype, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
+
+
+class PyTorch(Backend):
+    """`nn.Sequential`, `CrossEntropyLoss`, `optim.Adam`, and the loop of "What is torch.nn really?" over slices.
+
+    PyTorch adds epsilon to `sqrt(v / (1 - beta_2**t))`, the Problem adds it to `sqrt(v)` (see keras issue 17391, and
+    MLPerf training_policies issue 266, on how the two differ). With `epsilon / sqrt(1 - beta_2**t)` at step t they are equal.
+    """
+
+    name: ClassVar[str] = "pytorch"
+    style: ClassVar[Style] = "idiomatic"
+    packages = ("torch",)
+    modules = ("torch",)
+    extra = "pytorch"
+    devices = ("cpu",)
+
+    def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
+        """Make the model and overwrite its weights; its kernels are (out, in)."""
+        import torch
+
+        torch.set_num_threads(threads)
+        dtype = getattr(torch, problem.dtype)
+        self.problem = problem
+        self.model = torch.nn.Sequential(
+            torch.nn.Linear(problem.inputs, problem.hidden),
+            torch.nn.Softmax(dim=1),
+            torch.nn.Linear(problem.hidden, problem.classes),
+        ).to(device, dtype)
+        parameters = (weights.hidden_kernel.T, weights.hidden_bias, weights.output_kernel.T, weights.output_bias)
+        with torch.no_grad():
+            for parameter, value in zip(self.model.parameters(), parameters, strict=True):
+                parameter.copy_(torch.tensor(value))
+        self.loss = torch.nn.CrossEntropyLoss()
+        self.optimizer = self._optimizer()
+        self.step = 0
+        self.images = torch.tensor(train.images, dtype=dtype, device=device)
+        self.labels = torch.tensor(train.labels, dtype=torch.int64, device=device)
+
+    def _optimizer(self) -> Any:
+        import torch
+
+        problem = self.problem
+        return torch.optim.Adam(
+            self.model.parameters(), lr=problem.learning_rate, betas=(problem.beta_1, problem.beta_2)
+        )
+
+    def _epsilon(self, step: int) -> float:
+        return float(self.problem.epsilon / (1 - self.problem.beta_2**step) ** 0.5)
+
+    def train(self, order: IntArray) -> float:
+        """The tutorial's loop; the losses are added up on the device, and read once."""
+        import torch
+
+        total = torch.zeros((), dtype=self.images.dtype, device=self.images.device)
+        for batch in torch.tensor(order, device=self.images.device).split(self.problem.batch_size):
+            self.step += 1
+            self.optimizer.param_groups[0]["eps"] = self._epsilon(self.step)
+            loss = self.loss(self.model(self.images[batch]), self.labels[batch])
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            total += loss.detach() * len(batch)
+        return float(total) / len(order)
+
+    def predict(self, images: NDArray[np.float32]) -> FloatArray:
+        """The model gives logits, as `CrossEntropyLoss` wants them: the last softmax is taken here."""
+        import torch
+
+        with torch.no_grad():
+            logits = self.model(torch.tensor(images, dtype=self.images.dtype, device=self.images.device))
+            probabilities: FloatArray = torch.softmax(logits, dim=1).cpu().numpy()
+        return probabilities
+
+    def weights(self) -> Weights:
+        """Kernels turned back to (in, out)."""
+        hidden_kernel, hidden_bias, output_kernel, output_bias = (
+            parameter.detach().cpu().numpy() for parameter in self.model.parameters()
+        )
+        return Weights(hidden_kernel.T.copy(), hidden_bias.copy(), output_kernel.T.copy(), output_bias.copy())
