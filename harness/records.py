@@ -1,0 +1,243 @@
+"""The raw records of a run: its plan, and per block one JSON line per event and one file of arrays.
+
+A results folder holds `plan.json`, `blocks/<block id>.jsonl` and `blocks/<block id>.npz`; everything else in it is derived from
+these. Raw files are only ever appended to. Reading them checks every field: a record may come from another machine.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from lockstep_bench.backends.base import Style
+from lockstep_bench.harness.errors import LockstepError
+from lockstep_bench.harness.problem import Problem
+
+Status = Literal["ok", "not-identical", "diverged", "error", "timeout", "killed", "interrupted", "skipped"]
+
+
+class Record(BaseModel):
+    """Anything that is read from disk: unknown and missing fields are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PlannedBackend(Record):
+    """A backend as the plan resolved it; `spec` is what loads it again, `skip` why it cannot run here."""
+
+    name: str
+    style: Style
+    spec: str
+    versions: dict[str, str]
+    skip: str | None = None
+
+
+class PlannedDataset(Record):
+    """The dataset as resolved: how much of it is used, and the hash of all of it."""
+
+    name: str
+    sha256: str
+    source: str
+    train_images: int
+    test_images: int
+
+
+class Block(Record):
+    """Reference and chosen backends, one seed, one machine: the unit of resuming and of distribution."""
+
+    id: str
+    seed: int
+
+
+class Plan(Record):
+    """What was asked for, as resolved when the run began."""
+
+    format: Literal[1] = 1
+    lockstep: str
+    commit: str | None
+    commit_clean: bool | None
+    command: str
+    preset: str | None
+    profile: Literal["identical"] = "identical"
+    problem: Problem
+    dataset: PlannedDataset
+    backends: list[PlannedBackend]
+    blocks: list[Block]
+    threads: int
+    device: str
+    slice_steps: int
+    turn_timeout_seconds: float
+    target_error_percent: float
+    machine: str
+
+    @property
+    def reference(self) -> PlannedBackend:
+        """The backend that the others are compared with: always the first."""
+        return self.backends[0]
+
+
+class MachineEvent(Record):
+    """The first line of a block: when (UTC, ISO 8601) and on what it was run."""
+
+    event: Literal["machine"] = "machine"
+    machine: str
+    started: str
+    details: dict[str, Any]
+
+
+class StartEvent(Record):
+    """A worker process is there and has imported its framework."""
+
+    event: Literal["start"] = "start"
+    backend: str
+    start_seconds: float
+    import_seconds: float
+    versions: dict[str, str]
+
+
+class BuildEvent(Record):
+    """A backend stands at step 0; the hashes say which weights and training data it was given."""
+
+    event: Literal["build"] = "build"
+    backend: str
+    build_seconds: float
+    weights_sha256: str
+
+
+class TurnEvent(Record):
+    """One slice trained: the images `start` to `stop` of the epoch's order; `at_seconds` counts from the block's start."""
+
+    event: Literal["turn"] = "turn"
+    backend: str
+    epoch: int
+    round: int
+    start: int
+    stop: int
+    steps: int
+    at_seconds: float
+    train_seconds: float
+    train_loss: float
+
+
+class EvaluationEvent(Record):
+    """The network after an epoch, off the training clock; `predict_seconds` is for the test images.
+
+    `disagreements` counts the test images predicted differently from the reference; none where there was no reference left.
+    """
+
+    event: Literal["evaluation"] = "evaluation"
+    backend: str
+    epoch: int
+    predict_seconds: float
+    evaluate_seconds: float
+    train_error_percent: float
+    test_loss: float
+    test_error_percent: float
+    order_sha256: str
+    disagreements: int | None
+
+
+class EndEvent(Record):
+    """What became of a backend; with no backend, the last line of a block."""
+
+    event: Literal["end"] = "end"
+    backend: str | None
+    status: Status
+    reason: str | None = None
+
+
+Event = MachineEvent | StartEvent | BuildEvent | TurnEvent | EvaluationEvent | EndEvent
+EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
+
+
+class BlockFile:
+    """The raw file of one block, open for appending; a line is on the disk before the next turn begins."""
+
+    def __init__(self, folder: Path, block: Block) -> None:
+        (folder / "blocks").mkdir(parents=True, exist_ok=True)
+        self.file: TextIO = block_path(folder, block, "jsonl").open("x", encoding="utf-8")
+
+    def append(self, event: Event) -> None:
+        """Write one event, flushed and fsynced."""
+        self.file.write(event.model_dump_json() + "\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+
+def block_path(folder: Path, block: Block, suffix: Literal["jsonl", "npz"]) -> Path:
+    """Where a block's raw file lies."""
+    return folder / "blocks" / f"{block.id}.{suffix}"
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Begin a results folder with its plan.
+
+    Raises:
+        FileExistsError: it holds a plan already.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "plan.json").open("x", encoding="utf-8") as file:
+        file.write(plan.model_dump_json(indent=2) + "\n")
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan of a results folder.
+
+    Raises:
+        LockstepError: there is none, or it is not a plan; the message says where.
+    """
+    path = folder / "plan.json"
+    if not path.is_file():
+        raise LockstepError(f"{folder} holds no results: plan.json is missing; give a folder that `lockstep run` wrote")
+    try:
+        return Plan.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise LockstepError(f"{path} is not a plan: {first_error(error)}; restore it from where it came") from error
+
+
+def read_events(folder: Path, block: Block) -> list[Event]:
+    """The events of a block in order; none where it was not begun.
+
+    A last line without its end is what a crash in mid-write leaves: it is left out.
+
+    Raises:
+        LockstepError: another line is not an event; the message names file and line.
+    """
+    path = block_path(folder, block, "jsonl")
+    if not path.is_file():
+        return []
+    return list(_parse(path))
+
+
+def _parse(path: Path) -> Iterator[Event]:
+    *lines, _unfinished = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield EVENT.validate_json(line)
+        except ValidationError as error:
+            raise LockstepError(f"{path}, line {number}, is not an event: {first_error(error)}; restore the file") from error
+
+
+def first_error(error: ValidationError) -> str:
+    """The first thing that is wrong, in one clause."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'the text'}: {first['msg']}"
+
+
+def write_arrays(folder: Path, block: Block, arrays: dict[str, NDArray[Any]]) -> None:
+    """Write a block's arrays: predicted digits, uint8 (epochs, test images), as `predicted/<backend>`, and of the reference its
+    final `probabilities` and `weights/<name>`; replaced as a whole or not at all."""
+    path = block_path(folder, block, "npz")
+    partial = path.with_suffix(".partial.npz")
+    np.savez_compressed(partial, allow_pickle=False, **arrays)
+    partial.replace(path)
