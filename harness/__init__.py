@@ -1,1 +1,67 @@
-"""The harness: data, schedule, clock, checks, records and reports."""
+"""The harness: data, schedule, clock, checks, records and reports.
+
+`run`, `load` and `verify` are the command line's work as functions that return DataFrames:
+
+    from lockstep_bench.harness import load, run, verify
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # a worker imports this package too, and must not pay for what only its conductor needs
+    import pandas as pd
+
+    from lockstep_bench.backends.base import Dtype
+    from lockstep_bench.harness.tables import Results
+
+__all__ = ["load", "run", "verify"]
+
+
+def run(
+    *backends: str, out: Path | str, dataset: str = "auto", data: Path | str | None = None, **options: Any
+) -> "Results":
+    """Train backends in lockstep, write the results folder `out` with all its tables and charts, and return the tables.
+
+    Args:
+        backends: names or files; none for all that are installed.
+        out: the results folder, new or empty.
+        dataset: `auto`, `mnist`, `digits`, or a folder of IDX files.
+        data: the folder that holds MNIST; none to look in the usual places.
+        options: as `plan.make_plan` takes them: preset, seeds, epochs, train_images, batch_size, slice_steps, threads, ...
+
+    Raises:
+        LockstepError: the data cannot be had, or what was asked for cannot be done.
+    """
+    from lockstep_bench.harness.conductor import conduct
+    from lockstep_bench.harness.data import find_dataset
+    from lockstep_bench.harness.plan import make_plan
+    from lockstep_bench.harness.report import write_report
+
+    found = find_dataset(dataset, Path(data) if data else None, print)
+    conduct(make_plan(found, backends, **options), found.folder, Path(out))
+    return write_report(Path(out))
+
+
+def load(folder: Path | str) -> "Results":
+    """The plan and the tables of a results folder, derived from its raw files; nothing is written."""
+    from lockstep_bench.harness import tables
+
+    return tables.load(folder)
+
+
+def verify(
+    *backends: str, dtype: "Dtype" = "float32", dataset: str = "auto", data: Path | str | None = None
+) -> "pd.DataFrame":
+    """Hold backends against the float64 oracle; a row per backend and check, with `difference`, `tolerance` and `passed`.
+
+    A backend that could not be checked has one row, with the reason as its check.
+    """
+    import pandas as pd
+
+    from lockstep_bench.harness.data import find_dataset
+    from lockstep_bench.harness.verification import Verifier
+
+    verifier = Verifier(find_dataset(dataset, Path(data) if data else None, print), dtype)
+    rows = [row for verification in verifier.verify_all(backends) for row in verification.rows()]
+    return pd.DataFrame(rows, columns=["backend", "check", "difference", "tolerance", "passed"])

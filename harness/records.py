@@ -41,7 +41,6 @@ class PlannedDataset(Record):
 
     name: str
     sha256: str
-    source: str
     train_images: int
     test_images: int
 

@@ -1,0 +1,213 @@
+"""The command line: `lockstep data | backends | verify | run | report`."""
+
+import shlex
+import sys
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lockstep_bench.harness.errors import LockstepError, UsageError
+
+# Each command imports what it needs itself: listing the backends must not wait for pandas and matplotlib.
+
+app = typer.Typer(
+    help="One network, every framework, in lockstep.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+console = Console()
+errors = Console(stderr=True)
+
+
+class Preset(StrEnum):
+    """The presets of `lockstep run`."""
+
+    QUICK = "quick"
+    STANDARD = "standard"
+    FULL = "full"
+
+
+class Dtype(StrEnum):
+    """The arithmetic of `lockstep verify`."""
+
+    FLOAT32 = "float32"
+    FLOAT64 = "float64"
+
+
+DatasetOption = Annotated[
+    str, typer.Option(help="auto (MNIST, or digits where none can be had), mnist, digits, or a folder of four IDX files.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option(help="The folder that holds MNIST: its four IDX files, or mnist.npz.", envvar="LOCKSTEP_MNIST")
+]
+BackendsArgument = Annotated[
+    list[str] | None, typer.Argument(help="Names, or files such as ./mine.py; all that are installed if none.")
+]
+
+
+@app.command()
+def data(
+    dataset: DatasetOption = "auto",
+    data: DataOption = None,
+    figures: Annotated[Path | None, typer.Option(help="Draw the images and their principal components here.")] = None,
+) -> None:
+    """Find, check and cache the dataset, and say what it is.
+
+    Example: `lockstep data --figures figures`
+    """
+    from lockstep_bench.harness.data import find_dataset
+    from lockstep_bench.harness.data_figures import describe, draw
+
+    found = find_dataset(dataset, data, say)
+    table = Table(show_header=False, box=None)
+    for name, text in describe(found):
+        table.add_row(name, text)
+    console.print(table)
+    if figures is not None:
+        for path in draw(found, figures):
+            console.print(f"wrote {path}", highlight=False)
+
+
+@app.command()
+def backends() -> None:
+    """List the backends, and what to install for those that are missing.
+
+    Example: `lockstep backends`
+    """
+    from lockstep_bench.backends import registered
+    from lockstep_bench.harness.plan import versions, why_not
+
+    table = Table("backend", "style", "devices", "here")
+    for name, backend in registered().items():
+        installed = ", ".join(f"{package} {number}" for package, number in versions(backend).items())
+        table.add_row(name, backend.style, ", ".join(backend.devices), why_not(backend) or installed)
+    console.print(table)
+
+
+@app.command()
+def verify(
+    backends: BackendsArgument = None,
+    dtype: Annotated[Dtype, typer.Option(help="The backends' arithmetic; the oracle's is float64.")] = Dtype.FLOAT32,
+    dataset: DatasetOption = "auto",
+    data: DataOption = None,
+) -> None:
+    """Check that backends are the same network as the float64 oracle, over 150 steps.
+
+    Example: `lockstep verify keras ./mine.py`
+    """
+    from lockstep_bench.harness.data import find_dataset
+    from lockstep_bench.harness.verification import Verifier
+
+    verifier = Verifier(find_dataset(dataset, data, say), dtype.value)
+    all_passed = True
+    for verification in verifier.verify_all(backends or []):
+        all_passed &= verification.passed or (verification.backend.skip is not None)
+        for line in verification.lines():
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if not all_passed:
+        raise LockstepError("a backend is not the same network as the oracle: the lines marked FAILED say in what")
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    backends: BackendsArgument = None,
+    preset: Annotated[Preset, typer.Option(help="Defaults for a look, for the notebook's job, for five seeds.")] = Preset.QUICK,
+    seeds: Annotated[str | None, typer.Option(help="Seeds, separated by commas: 0,1.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="How often to go through the training images.")] = None,
+    train_images: Annotated[int | None, typer.Option(help="How many training images: the first so many.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Images per step.")] = 15,
+    slice_steps: Annotated[int | None, typer.Option(help="Steps per turn.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads for every backend; all CPUs if not given.")] = None,
+    device: Annotated[str, typer.Option(help="Where to train: cpu, or what a backend offers beside it.")] = "cpu",
+    dataset: DatasetOption = "auto",
+    data: DataOption = None,
+    target: Annotated[float, typer.Option(help="The test error, in percent, to time the way to.")] = 7.21,
+    out: Annotated[Path | None, typer.Option(help="The results folder; results/PRESET-TIME if not given.")] = None,
+    turn_timeout: Annotated[float, typer.Option(help="Seconds after which a turn counts as hung.")] = 300.0,
+) -> None:
+    """Train the backends in lockstep and report on them.
+
+    Example: `lockstep run numpy pytorch --preset standard --out results/mine`
+    """
+    from lockstep_bench.harness.conductor import conduct
+    from lockstep_bench.harness.data import find_dataset
+    from lockstep_bench.harness.plan import make_plan
+    from lockstep_bench.harness.progress import Progress
+
+    found = find_dataset(dataset, data, say)
+    plan = make_plan(
+        found,
+        backends or [],
+        preset=preset.value,
+        seeds=_seeds(seeds),
+        epochs=epochs,
+        train_images=train_images,
+        batch_size=batch_size,
+        slice_steps=slice_steps,
+        threads=threads,
+        device=device,
+        target=target,
+        turn_timeout=turn_timeout,
+        command=shlex.join(["lockstep", *sys.argv[1:]]),
+    )
+    out = out or Path("results") / f"{preset.value}-{datetime.now():%Y%m%d-%H%M%S}"
+    interrupted = False
+    with Progress(plan, console) as progress:
+        try:
+            conduct(plan, found.folder, out, progress.observe)
+        except KeyboardInterrupt:
+            interrupted = True
+    failed = _report(out)
+    if interrupted:
+        raise LockstepError(f"interrupted: what was done until then is in {out}")
+    if failed:
+        raise LockstepError(f"not every run ended ok: {failed}; {out / 'runs.csv'} has every outcome")
+
+
+def _seeds(text: str | None) -> list[int] | None:
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--seeds takes whole numbers separated by commas, such as 0,1,2, not {text}") from None
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
+    """Make the tables and charts of a results folder again from its raw files.
+
+    Example: `lockstep report results/standard`
+    """
+    _report(folder)
+
+
+def _report(folder: Path) -> str:
+    """Write and show a folder's report; return which runs failed, and how."""
+    from lockstep_bench.harness.report import write_report
+
+    runs = write_report(folder).runs
+    console.print((folder / "summary.md").read_text(), highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Tables and charts are in {folder}", highlight=False)
+    failed = runs[~runs["status"].isin(["ok", "skipped"])]
+    return ", ".join(f"{row.backend} {row.status}" for row in failed.itertuples())
+
+
+def say(message: str) -> None:
+    """Tell the user something that must not be overlooked."""
+    errors.print(f"lockstep: {message}", style="bold yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; an error that a user can cause is one sentence and an exit code."""
+    try:
+        app()
+    except LockstepError as error:
+        errors.print(f"lockstep: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,229 @@
+"""The conductor: starts a worker per backend, gives one turn at a time, checks after every epoch, and records it all.
+
+It imports no framework and, while a worker has its turn, does nothing but wait.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lockstep_bench.backends import load
+from lockstep_bench.harness import environment
+from lockstep_bench.harness.equivalence import allowed_disagreements, disagreements
+from lockstep_bench.harness.errors import UsageError
+from lockstep_bench.harness.plan import PresetName, make_plan
+from lockstep_bench.harness.records import (
+    Block,
+    BlockFile,
+    BuildEvent,
+    EndEvent,
+    EvaluationEvent,
+    Event,
+    MachineEvent,
+    Plan,
+    PlannedBackend,
+    StartEvent,
+    Status,
+    TurnEvent,
+    write_arrays,
+    write_plan,
+)
+from lockstep_bench.harness.schedule import Round, epoch_rounds, steps
+from lockstep_bench.harness.worker_process import WorkerFailed, WorkerProcess
+
+Observer = Callable[[Event], None]
+
+
+def conduct(plan: Plan, dataset: Path, out: Path, observe: Observer = lambda _: None) -> None:
+    """Run every block of a plan into a new results folder.
+
+    Args:
+        plan: what to run.
+        dataset: the folder of the cached dataset, `Dataset.folder`.
+        out: the results folder; made, or empty.
+        observe: is told every event, between turns, after it is on the disk.
+
+    Raises:
+        UsageError: `out` holds other results.
+        KeyboardInterrupt: after the workers are gone and what was done is recorded.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} holds other things already: give another --out, nothing was overwritten")
+    write_plan(out, plan)
+    for block in plan.blocks:
+        with BlockFile(out, block) as file:
+
+            def emit(event: Event, file: BlockFile = file) -> None:
+                file.append(event)
+                observe(event)
+
+            conductor = BlockConductor(plan, block, dataset, out / "logs" / block.id, emit)
+            try:
+                conductor.run()
+            finally:
+                write_arrays(out, block, conductor.arrays)
+
+
+class BlockConductor:
+    """One block: all its backends on one seed, in turns.
+
+    Attributes:
+        arrays: what goes into the block's .npz file, filled as the block goes on.
+    """
+
+    def __init__(self, plan: Plan, block: Block, dataset: Path, logs: Path, emit: Observer) -> None:
+        self.plan, self.block, self.dataset, self.logs, self.emit = plan, block, dataset, logs, emit
+        self.arrays: dict[str, NDArray[Any]] = {}
+        self.workers: dict[str, WorkerProcess] = {}
+        self.digits: dict[str, list[NDArray[np.uint8]]] = {}
+        self.failed_gate: dict[str, str] = {}
+        self.unchecked: str | None = None
+
+    def run(self) -> None:
+        """Every turn of the block; a worker that fails is recorded and left out, the others go on."""
+        self.began = perf_counter()
+        self.emit(
+            MachineEvent(
+                machine=self.plan.machine,
+                started=datetime.now(UTC).isoformat(timespec="seconds"),
+                details=environment.machine_details(),
+            )
+        )
+        with ExitStack() as processes:
+            try:
+                for backend in self.plan.backends:
+                    self._attempt(backend.name, self._start, backend, processes)
+                for epoch in range(1, self.plan.problem.epochs + 1):
+                    self._epoch(epoch)
+                self._finish()
+            except KeyboardInterrupt:
+                for name in list(self.workers):
+                    self._end(name, "interrupted", "the run was interrupted", at_once=True)
+                self.emit(EndEvent(backend=None, status="interrupted", reason="the run was interrupted"))
+                raise
+            finally:
+                self._collect_digits()
+        self.emit(EndEvent(backend=None, status="ok"))
+
+    def _attempt(self, name: str, turn: Callable[..., None], *arguments: Any) -> None:
+        """Give a backend a turn; if its worker fails, that is how it ends."""
+        try:
+            turn(*arguments)
+        except WorkerFailed as failure:
+            self._end(name, failure.status, failure.reason, at_once=True)
+
+    def _start(self, backend: PlannedBackend, processes: ExitStack) -> None:
+        """Start a worker, have it import its framework and stand at step 0."""
+        plan = self.plan
+        if backend.skip:
+            self.emit(EndEvent(backend=backend.name, status="skipped", reason=backend.skip))
+            return
+        variables = load(backend.spec).environment(plan.threads, plan.device, plan.problem.dtype)
+        worker = WorkerProcess(variables, plan.threads, self.logs / f"{backend.name}.log")
+        self.workers[backend.name] = processes.enter_context(worker)
+        reply = self._ask(backend.name, "start", backend=backend.spec)
+        seconds = perf_counter() - worker.started
+        self.emit(StartEvent(backend=backend.name, start_seconds=seconds, **reply))
+        reply = self._ask(
+            backend.name,
+            "build",
+            problem=asdict(plan.problem),
+            seed=self.block.seed,
+            dataset=str(self.dataset),
+            train_images=plan.dataset.train_images,
+            device=plan.device,
+            threads=plan.threads,
+        )
+        self.emit(BuildEvent(backend=backend.name, **reply))
+
+    def _ask(self, name: str, do: str, **arguments: Any) -> dict[str, Any]:
+        return self.workers[name].ask(do, self.plan.turn_timeout_seconds, **arguments)
+
+    def _epoch(self, epoch: int) -> None:
+        """All rounds of an epoch, then an evaluation of every backend, the reference first."""
+        plan = self.plan
+        rounds = epoch_rounds(
+            list(self.workers),
+            seed=self.block.seed,
+            epoch=epoch,
+            images=plan.dataset.train_images,
+            batch_size=plan.problem.batch_size,
+            slice_steps=plan.slice_steps,
+        )
+        for round_ in rounds:
+            for name in self._still_there(round_.backends):
+                self._attempt(name, self._train, name, epoch, round_)
+        for name in self._still_there(list(self.workers)):
+            self._attempt(name, self._evaluate, name, epoch)
+
+    def _still_there(self, names: Iterable[str]) -> Iterable[str]:
+        return (name for name in names if name in self.workers)
+
+    def _train(self, name: str, epoch: int, round_: Round) -> None:
+        at = perf_counter() - self.began
+        reply = self._ask(name, "train", epoch=epoch, start=round_.start, stop=round_.stop)
+        self.emit(
+            TurnEvent(
+                backend=name,
+                epoch=epoch,
+                round=round_.number,
+                start=round_.start,
+                stop=round_.stop,
+                steps=steps(round_.stop - round_.start, self.plan.problem.batch_size),
+                at_seconds=at,
+                **reply,
+            )
+        )
+
+    def _evaluate(self, name: str, epoch: int) -> None:
+        """Evaluate, and apply the gate: a backend that fails it goes on, marked from then on."""
+        reply = self._ask(name, "evaluate", epoch=epoch)
+        digits = np.array(list(reply.pop("digits")), dtype=np.uint8)
+        self.digits.setdefault(name, []).append(digits)
+        reference = self.digits.get(self.plan.reference.name, [])
+        differ = disagreements(digits, reference[epoch - 1]) if len(reference) >= epoch else None
+        allowed = allowed_disagreements(len(digits))
+        if differ is None and self.unchecked is None:
+            self.unchecked = f"from epoch {epoch} on not checked: the reference was gone"
+        elif differ is not None and differ > allowed and name not in self.failed_gate:
+            self.failed_gate[name] = (
+                f"after epoch {epoch} it predicted {differ} of {len(digits):,} test images differently from "
+                f"{self.plan.reference.name}; {allowed} are allowed"
+            )
+        self.emit(EvaluationEvent(backend=name, epoch=epoch, disagreements=differ, **reply))
+
+    def _finish(self) -> None:
+        """Take the reference's final state, and let every worker go."""
+        reference = self.plan.reference.name
+        if reference in self.workers:
+            self._attempt(reference, self._save, reference)
+        for name in list(self.workers):
+            if name in self.failed_gate:
+                self._end(name, "not-identical", self.failed_gate[name])
+            elif self.unchecked:
+                self._end(name, "error", self.unchecked)
+            else:
+                self._end(name, "ok")
+
+    def _save(self, reference: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "reference.npz"
+            self._ask(reference, "save", path=str(path))
+            with np.load(path, allow_pickle=False) as saved:
+                self.arrays.update(saved)
+
+    def _end(self, name: str, status: Status, reason: str | None = None, at_once: bool = False) -> None:
+        self.emit(EndEvent(backend=name, status=status, reason=reason))
+        if worker := self.workers.pop(name, None):
+            worker.close(at_once)
+
+    def _collect_digits(self) -> None:
+        self.arrays.update({f"predicted/{name}": np.stack(epochs) for name, epochs in self.digits.items()})

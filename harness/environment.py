@@ -1,0 +1,76 @@
+"""The conditions of a run: the machine, the versions, the commit, the threads to be had."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+def available_cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def cpu_model() -> str:
+    """The CPU's brand, as it calls itself."""
+    import cpuinfo
+
+    return str(cpuinfo.get_cpu_info().get("brand_raw") or platform.machine())
+
+
+def machine_name() -> str:
+    """What the tables call this machine: CPU, number of CPUs, memory; never its host name, which is nobody's business."""
+    gibibytes = round(psutil.virtual_memory().total / 2**30)
+    return f"{cpu_model()}, {available_cpus()} CPUs, {gibibytes} GiB"
+
+
+def machine_details() -> dict[str, Any]:
+    """What a reader needs to judge, or repeat, a run on this machine."""
+    from threadpoolctl import threadpool_info
+
+    blas = [{key: pool.get(key) for key in ("internal_api", "version", "architecture")} for pool in threadpool_info()]
+    return {
+        "cpu": cpu_model(),
+        "architecture": platform.machine(),
+        "cpus": available_cpus(),
+        "cores": psutil.cpu_count(logical=False),
+        "memory_bytes": psutil.virtual_memory().total,
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "blas": blas,
+        "load_average": list(os.getloadavg()),
+    }
+
+
+def lockstep_version() -> str:
+    """The version of the installed distribution."""
+    return version("lockstep-bench")
+
+
+def commit() -> tuple[str | None, bool | None]:
+    """The git commit of the checkout that this code runs from and whether all of it was committed; nothing elsewhere.
+
+    Untracked files do not count: results of earlier runs are such.
+    """
+    if not (CHECKOUT / ".git").exists():  # installed as a package: whatever repository lies around it is another's
+        return None, None
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head, not _git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(CHECKOUT), *arguments], check=True, capture_output=True, text=True
+    ).stdout.strip()

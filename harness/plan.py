@@ -1,0 +1,151 @@
+"""From what a user asks for to a plan: presets, defaults, and every check that can be made before anything is started."""
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal, NamedTuple
+
+from lockstep_bench.backends import REFERENCE, BackendNotFoundError, load, registered
+from lockstep_bench.backends.base import Backend, Dtype
+from lockstep_bench.harness import environment
+from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.errors import UsageError
+from lockstep_bench.harness.problem import Problem
+from lockstep_bench.harness.records import Block, Plan, PlannedBackend, PlannedDataset
+
+
+class Preset(NamedTuple):
+    """A named set of defaults; `train_images` none for all that there are."""
+
+    epochs: int
+    train_images: int | None
+    seeds: tuple[int, ...]
+    slice_steps: int
+
+
+PresetName = Literal["quick", "standard", "full"]
+PRESETS: dict[PresetName, Preset] = {
+    "quick": Preset(epochs=5, train_images=6_000, seeds=(0,), slice_steps=200),
+    "standard": Preset(epochs=20, train_images=None, seeds=(0,), slice_steps=500),
+    "full": Preset(epochs=20, train_images=None, seeds=(0, 1, 2, 3, 4), slice_steps=500),
+}
+NOTEBOOK_ERROR_PERCENT = 7.21
+"""The error rate that the notebook reports that this suite grew from: the default target."""
+
+
+def make_plan(
+    dataset: Dataset,
+    backends: Sequence[str] = (),
+    *,
+    preset: PresetName = "quick",
+    seeds: Sequence[int] | None = None,
+    epochs: int | None = None,
+    train_images: int | None = None,
+    batch_size: int = 15,
+    slice_steps: int | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+    target: float = NOTEBOOK_ERROR_PERCENT,
+    turn_timeout: float = 300.0,
+    command: str = "",
+) -> Plan:
+    """Resolve what was asked for; no backends means all there are, those not installed planned as skipped.
+
+    Raises:
+        UsageError: a value is out of range, or a backend named is not there or not installed.
+    """
+    defaults = PRESETS[preset]
+    available = len(dataset.train.labels)
+    if train_images is None:
+        train_images = min(defaults.train_images or available, available)
+    if not 1 <= train_images <= available:
+        raise UsageError(
+            f"--train-images {train_images} is not between 1 and the {available:,} that {dataset.name} has: ask for fewer"
+        )
+    for option, value in (("--slice-steps", slice_steps), ("--threads", threads), ("--turn-timeout", turn_timeout)):
+        if value is not None and value <= 0:
+            raise UsageError(f"{option} must be more than 0, not {value}")
+    seeds = list(dict.fromkeys(defaults.seeds if seeds is None else seeds))
+    if not seeds or min(seeds) < 0:
+        raise UsageError("--seeds takes whole numbers from 0, separated by commas: 0,1,2")
+    threads = threads or environment.available_cpus()
+    if threads > environment.available_cpus():
+        raise UsageError(f"--threads {threads} is more than the {environment.available_cpus()} CPUs to be had here")
+    head, clean = environment.commit()
+    return Plan(
+        lockstep=environment.lockstep_version(),
+        commit=head,
+        commit_clean=clean,
+        command=command,
+        preset=preset,
+        problem=_problem(defaults.epochs if epochs is None else epochs, batch_size),
+        dataset=PlannedDataset(
+            name=dataset.name,
+            sha256=dataset.sha256,
+            train_images=train_images,
+            test_images=len(dataset.test.labels),
+        ),
+        backends=choose_backends(backends, device=device),
+        blocks=[Block(id=f"seed-{seed}-threads-{threads}-{device}", seed=seed) for seed in seeds],
+        threads=threads,
+        device=device,
+        slice_steps=slice_steps or defaults.slice_steps,
+        turn_timeout_seconds=turn_timeout,
+        target_error_percent=target,
+        machine=environment.machine_name(),
+    )
+
+
+def _problem(epochs: int, batch_size: int) -> Problem:
+    try:
+        return Problem(epochs=epochs, batch_size=batch_size)
+    except ValueError as error:
+        raise UsageError(f"{error}: give a larger number") from error
+
+
+def choose_backends(specs: Sequence[str], *, device: str = "cpu", dtype: Dtype = "float32") -> list[PlannedBackend]:
+    """The backends to run, the reference first; named ones must be able to run, of all the others the reason is noted.
+
+    Raises:
+        UsageError: a backend is not known, not installed, cannot run so, or is named twice.
+    """
+    chosen = [_planned(spec, device, dtype) for spec in dict.fromkeys([REFERENCE, *(specs or registered())])]
+    for backend in chosen:
+        if backend.skip and backend.spec in specs:
+            raise UsageError(f"{backend.name} cannot run here: {backend.skip}")
+    names = [backend.name for backend in chosen]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"two backends are called {name}: give one of them another name")
+    return chosen
+
+
+def _planned(spec: str, device: str, dtype: Dtype) -> PlannedBackend:
+    try:
+        backend = load(spec)
+    except BackendNotFoundError as error:
+        raise UsageError(str(error)) from error
+    skip = why_not(backend, device, dtype)
+    return PlannedBackend(name=backend.name, style=backend.style, spec=spec, versions=versions(backend), skip=skip)
+
+
+def why_not(backend: type[Backend], device: str = "cpu", dtype: Dtype = "float32") -> str | None:
+    """Why a backend cannot run here, and what to do; none if it can."""
+    if missing := backend.missing():
+        install = f"pip install 'lockstep-bench[{backend.extra}]'" if backend.extra else f"pip install {missing[0]}"
+        return f"{', '.join(missing)} is not installed; install it with: {install}"
+    if device not in backend.devices:
+        return f"it does not run on {device}, only on {', '.join(backend.devices)}"
+    if dtype not in backend.dtypes:
+        return f"it does not compute in {dtype}, only in {', '.join(backend.dtypes)}"
+    return None
+
+
+def versions(backend: type[Backend]) -> dict[str, str]:
+    """The versions of a backend's distributions, as far as they are installed."""
+    found = {}
+    for name in backend.packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,118 @@
+"""The live table of a run: drawn between turns only, because a display that refreshes itself would use the workers' CPU."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from statistics import median
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from lockstep_bench.harness.records import EndEvent, EvaluationEvent, Event, MachineEvent, Plan, StartEvent, TurnEvent
+from lockstep_bench.harness.schedule import steps
+
+
+@dataclass
+class Row:
+    """What the table shows of one backend."""
+
+    epoch: int = 0
+    train_loss: float | None = None
+    test_error_percent: float | None = None
+    microseconds: list[float] = field(default_factory=list)
+    status: str = "waiting"
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """Follows the events of a run; a table on a terminal, plain lines elsewhere."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self.plan, self.console = plan, console
+        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        running = sum(backend.skip is None for backend in plan.backends)
+        epoch_steps = steps(plan.dataset.train_images, plan.problem.batch_size)
+        self.all_steps = len(plan.blocks) * plan.problem.epochs * epoch_steps * running
+        self.done_steps = 0
+        self.blocks = iter(plan.blocks)
+        self.training_since: float | None = None
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    def observe(self, event: Event) -> None:
+        """Take in one event and show what has changed."""
+        match event:
+            case MachineEvent():
+                self.seed = next(self.blocks).seed
+                self.rows = {backend.name: Row() for backend in self.plan.backends}
+                self._say(f"seed {self.seed} on {event.machine}")
+            case StartEvent():
+                self.rows[event.backend].status = "ready"
+                self._say(f"{event.backend}: started in {event.start_seconds:.1f} s")
+            case TurnEvent():
+                self._turn(event)
+            case EvaluationEvent():
+                row = self.rows[event.backend]
+                row.test_error_percent = event.test_error_percent
+                self._say(
+                    f"epoch {event.epoch}/{self.plan.problem.epochs}  {event.backend}: loss {row.train_loss:.4f}, "
+                    f"test error {event.test_error_percent:.2f} %, {median(row.microseconds):,.0f} microseconds per step, "
+                    f"{self.time_left()} left"
+                )
+            case EndEvent(backend=str(name)):
+                self.rows[name].status = event.status
+                self._say(f"{name}: {event.status}" + (f", {event.reason}" if event.reason else ""))
+            case _:
+                return
+        if self.live:
+            self.live.update(self.table(), refresh=True)
+
+    def _turn(self, event: TurnEvent) -> None:
+        row = self.rows[event.backend]
+        row.epoch, row.train_loss, row.status = event.epoch, event.train_loss, "training"
+        row.microseconds.append(1e6 * event.train_seconds / event.steps)
+        if self.training_since is None:
+            self.training_since = monotonic() - event.train_seconds
+        self.done_steps += event.steps
+
+    def _say(self, line: str) -> None:
+        """A plain line, where there is no table."""
+        if not self.live:
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def time_left(self) -> str:
+        """Hours, minutes and seconds, if the rest goes as the steps so far did."""
+        if self.training_since is None:
+            return "?"
+        seconds = (monotonic() - self.training_since) * (self.all_steps / self.done_steps - 1)
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+    def table(self) -> Table:
+        """The table as it stands."""
+        title = f"seed {self.seed}, {self.time_left()} left"
+        table = Table("backend", title=title, caption=f"{self.plan.dataset.name} on {self.plan.machine}")
+        for heading in ("epoch", "train loss", "test error %", "microseconds per step"):
+            table.add_column(heading, justify="right")
+        table.add_column("status")
+        for name, row in self.rows.items():
+            table.add_row(
+                name,
+                f"{row.epoch}/{self.plan.problem.epochs}",
+                "" if row.train_loss is None else f"{row.train_loss:.4f}",
+                "" if row.test_error_percent is None else f"{row.test_error_percent:.2f}",
+                f"{median(row.microseconds):,.0f}" if row.microseconds else "",
+                row.status,
+            )
+        return table

@@ -1,0 +1,127 @@
+"""One process, one backend: it does one thing at a time, when the conductor says so, and holds the only clock.
+
+Started as `python -P -m lockstep_bench.harness.worker FD`. It reads one JSON object per line from that socket, of the form
+`{"do": "train", ...arguments}`, and answers each with one: the results, or `{"error": ...}`, or `{"diverged": ...}`. What a
+framework prints goes to standard output and error, which the conductor sends to a log file.
+"""
+
+import json
+import math
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from lockstep_bench.backends import load
+from lockstep_bench.harness.data import open_dataset
+from lockstep_bench.harness.metrics import DivergedError, score
+from lockstep_bench.harness.problem import IntArray, Problem, digest, epoch_order, initial_weights
+
+PREDICT_IMAGES = 10_000
+"""Images given to `predict` at a time: bounds the memory of an evaluation."""
+
+Reply = dict[str, Any]
+
+
+class Worker:
+    """The turns of one backend; each public method is one kind of turn and returns its reply."""
+
+    def start(self, backend: str) -> Reply:
+        """Load the adapter and import its framework."""
+        self.backend = load(backend)()
+        begin = perf_counter()
+        for module in self.backend.modules:
+            import_module(module)
+        seconds = perf_counter() - begin
+        return {"import_seconds": seconds, "versions": {name: version(name) for name in self.backend.packages}}
+
+    def build(
+        self, problem: dict[str, Any], seed: int, dataset: str, train_images: int, device: str, threads: int
+    ) -> Reply:
+        """Map the data, make the initial weights, and have the backend stand at step 0."""
+        data = open_dataset(Path(dataset))
+        self.train_split, self.test_split = data.train.first(train_images), data.test
+        self.order: Callable[[int], IntArray] = lru_cache(1)(lambda epoch: epoch_order(seed, epoch, train_images))
+        recipe = Problem(**problem)
+        weights = initial_weights(recipe, seed)
+        begin = perf_counter()
+        self.backend.build(recipe, weights, self.train_split, device, threads)
+        self.backend.synchronize()
+        return {"build_seconds": perf_counter() - begin, "weights_sha256": digest(weights)}
+
+    def train(self, epoch: int, start: int, stop: int) -> Reply:
+        """Train the images `start` to `stop` of the epoch's order. The clock sees the backend's work alone."""
+        order = self.order(epoch)[start:stop]
+        begin = perf_counter()
+        loss = self.backend.train(order)
+        self.backend.synchronize()
+        seconds = perf_counter() - begin
+        if not math.isfinite(loss):
+            raise DivergedError(f"the training loss is {loss} in epoch {epoch}")
+        return {"train_seconds": seconds, "train_loss": loss}
+
+    def evaluate(self, epoch: int) -> Reply:
+        """Score the test images and the training images; the predicted test digits come as a string of them."""
+        begin = perf_counter()
+        probabilities = self._predict(self.test_split.images)
+        predicted = perf_counter()
+        test = score(probabilities, self.test_split.labels)
+        train = score(self._predict(self.train_split.images), self.train_split.labels)
+        return {
+            "predict_seconds": predicted - begin,
+            "evaluate_seconds": perf_counter() - begin,
+            "train_error_percent": train.error_percent,
+            "test_loss": test.loss,
+            "test_error_percent": test.error_percent,
+            "order_sha256": digest([self.order(epoch)]),
+            "digits": "".join(map(str, test.digits)),
+        }
+
+    def save(self, path: str) -> Reply:
+        """Write the test images' probabilities and the weights into an .npz file."""
+        weights = self.backend.weights()
+        np.savez(
+            path,
+            allow_pickle=False,
+            probabilities=self._predict(self.test_split.images),
+            **{f"weights/{name}": array for name, array in weights._asdict().items()},
+        )
+        return {}
+
+    def _predict(self, images: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, Any]:
+        starts = range(0, len(images), PREDICT_IMAGES)
+        return np.concatenate([self.backend.predict(images[start : start + PREDICT_IMAGES]) for start in starts])
+
+
+def answer(worker: Worker, line: str) -> str:
+    """Do what one line asks for; what goes wrong in it is the reply, with its traceback in the log."""
+    try:
+        message = json.loads(line)
+        turn: Callable[..., Reply] = getattr(worker, message.pop("do"))
+        return json.dumps(turn(**message))
+    except DivergedError as error:
+        return json.dumps({"diverged": str(error)})
+    except Exception as error:  # whatever an adapter or its framework raises
+        traceback.print_exc()
+        return json.dumps({"error": f"{type(error).__name__}: {error}"})
+
+
+def main() -> None:
+    """Answer line by line until the conductor closes its end."""
+    worker = Worker()
+    with socket.socket(fileno=int(sys.argv[1])) as connection, connection.makefile("rw", encoding="utf-8") as lines:
+        for line in lines:
+            lines.write(answer(worker, line) + "\n")
+            lines.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""A worker as the conductor sees it: start it, ask it for a turn, and know what became of it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Self
+
+from lockstep_bench.harness.records import Status
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+)
+OPENBLAS_IDLE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
+"""OpenBLAS's threads go to sleep 2**4 cycles after their work, not 2**26: a waiting worker leaves the CPU to the others."""
+EXIT_SECONDS = 5.0
+"""How long a worker may take to exit once its connection is closed."""
+
+
+class WorkerFailed(Exception):  # noqa: N818 - an outcome that is recorded, not an error of the harness
+    """The worker's backend is out of the run: how it ended, and why in one line."""
+
+    def __init__(self, status: Status, reason: str) -> None:
+        super().__init__(reason)
+        self.status: Status = status
+        self.reason = reason
+
+
+class WorkerProcess:
+    """A process of its own group, its affinity and environment set before it imports anything.
+
+    Args:
+        environment: the adapter's variables, over the harness's own.
+        threads: how many threads it may use, and CPUs, where the system can pin it.
+        log: the file that gets what it prints.
+    """
+
+    def __init__(self, environment: Mapping[str, str], threads: int, log: Path) -> None:
+        ours, theirs = socket.socketpair()
+        self.connection, self.received = ours, b""
+        self.started = perf_counter()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with theirs, log.open("ab") as output, _affinity(threads):
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "lockstep_bench.harness.worker", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # a Ctrl-C at the terminal is the conductor's to handle
+                env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **OPENBLAS_IDLE, **environment},
+            )
+
+    def ask(self, do: str, timeout: float, **arguments: Any) -> dict[str, Any]:
+        """Give the worker a turn and wait for its reply, `timeout` seconds at most.
+
+        Raises:
+            WorkerFailed: it raised, died, hung or diverged.
+        """
+        try:
+            self.connection.settimeout(timeout)
+            self.connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
+            reply: dict[str, Any] = json.loads(self._line(perf_counter() + timeout))
+        except TimeoutError:
+            self.close(at_once=True)
+            raise WorkerFailed("timeout", f"no reply within {timeout:g} s in its turn to {do}") from None
+        except (ConnectionError, json.JSONDecodeError) as error:
+            raise self._death(do) from error
+        if "diverged" in reply:
+            raise WorkerFailed("diverged", reply["diverged"])
+        if "error" in reply:
+            raise WorkerFailed("error", f"in its turn to {do}: {reply['error']}")
+        return reply
+
+    def _line(self, deadline: float) -> bytes:
+        """The next line that the worker sends."""
+        while b"\n" not in self.received:
+            remaining = deadline - perf_counter()
+            if remaining <= 0:
+                raise TimeoutError
+            self.connection.settimeout(remaining)
+            part = self.connection.recv(1 << 16)
+            if not part:
+                raise ConnectionResetError
+            self.received += part
+        line, _, self.received = self.received.partition(b"\n")
+        return line
+
+    def _death(self, do: str) -> WorkerFailed:
+        """What a closed connection means, by how the process ended."""
+        code = self.close()
+        if code < 0:
+            return WorkerFailed("killed", f"killed by {signal.Signals(-code).name} in its turn to {do}")
+        return WorkerFailed("error", f"exited with code {code} in its turn to {do}")
+
+    def close(self, at_once: bool = False) -> int:
+        """Let the worker exit, or kill it with all that it started; return its exit code, negative for a signal."""
+        self.connection.close()
+        try:
+            self.process.wait(0 if at_once else EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        return self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        self.close(at_once=failed is not None)
+
+
+@contextmanager
+def _affinity(count: int) -> Iterator[None]:
+    """Within it, this thread runs on the first `count` CPUs that it may use, and what it starts inherits that.
+
+    Pinning is Linux's: elsewhere nothing is done.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(before)[:count])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
