@@ -1,0 +1,101 @@
+"""What `lockstep data` shows: a dataset in a few rows of text and in three pictures."""
+
+from math import isqrt
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+
+from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.problem import Split
+
+CLASSES = 10
+DOTS_PER_INCH = 150
+INK = 180_000  # the area of all points together, in points squared: a few are large enough to see, many still a cloud
+LARGEST_POINT = 30
+GROUND = "0.75"  # grey: the colour map's middle is white, and on white the labels 4 and 5 would vanish
+
+
+def describe(dataset: Dataset) -> list[tuple[str, str]]:
+    """What there is to know of a dataset, as rows of a name and a text."""
+    images = (dataset.train.images, dataset.test.images)
+    low, high = min(split.min() for split in images), max(split.max() for split in images)
+    return [
+        ("dataset", dataset.name),
+        ("source", dataset.source),
+        ("cache", str(dataset.folder)),
+        ("training images", str(_shape(dataset.train))),
+        ("test images", str(_shape(dataset.test))),
+        ("pixels before", f"{round(low * dataset.scale)} to {round(high * dataset.scale)}"),
+        ("pixels after", f"{low} to {high}"),
+        ("training labels", _counts(dataset.train)),
+        ("test labels", _counts(dataset.test)),
+        ("SHA-256", dataset.sha256),
+    ]
+
+
+def draw(dataset: Dataset, folder: Path) -> list[Path]:
+    """Write the pictures as PNG files into a folder, which is made if need be, and return their paths.
+
+    They are the first four training images in a row, the first nine in a grid, and all of them on their first two
+    principal components. The same dataset gives the same bytes.
+
+    Raises:
+        OSError: the folder cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "first-images": _gallery(dataset, 1, 4),
+        "grid": _gallery(dataset, 3, 3),
+        "components": _scatter(dataset),
+    }
+    paths = []
+    for name, figure in figures.items():
+        path = folder / f"{dataset.name}-{name}.png"
+        figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})  # it would name matplotlib's version
+        paths.append(path)
+    return paths
+
+
+def _shape(split: Split) -> tuple[int, int, int]:
+    count, pixels = split.images.shape
+    return count, isqrt(pixels), isqrt(pixels)
+
+
+def _counts(split: Split) -> str:
+    counts = np.bincount(split.labels, minlength=CLASSES)
+    return ", ".join(f"{label}: {count:,}" for label, count in enumerate(counts))
+
+
+def _gallery(dataset: Dataset, rows: int, columns: int) -> Figure:
+    """The first training images, each under its label, in black on white as they were written."""
+    shown = dataset.train.first(rows * columns)
+    figure = Figure(figsize=(1.5 * columns, 1.75 * rows + 0.4), layout="constrained")
+    figure.suptitle(f"{dataset.name}: the first {rows * columns} training images")
+    for place, (image, label) in enumerate(zip(shown.images.reshape(_shape(shown)), shown.labels, strict=True), 1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+        axes.set_title(f"label {label}", fontsize="medium")
+        axes.set(xticks=[], yticks=[])
+    return figure
+
+
+def _scatter(dataset: Dataset) -> Figure:
+    """All training images on their first two principal components, coloured by label."""
+    images, labels = dataset.train
+    components = PCA(n_components=2, svd_solver="covariance_eigh")  # exact and the same each time, with no random start
+    first, second = components.fit_transform(images).T
+    figure = Figure(figsize=(8, 6.5), layout="constrained")
+    axes = figure.add_subplot()
+    area = min(LARGEST_POINT, INK / len(images))
+    cloud = axes.scatter(first, second, area, labels, cmap="RdBu_r", alpha=0.7, vmin=0, vmax=9, linewidths=0)
+    figure.colorbar(cloud, ax=axes, ticks=range(CLASSES), label="label")
+    of_first, of_second = components.explained_variance_ratio_
+    axes.set_xlabel(f"first component ({of_first:.1%} of the variance)")
+    axes.set_ylabel(f"second component ({of_second:.1%} of the variance)")
+    axes.set_title(f"{dataset.name}: {len(images):,} training images on their first two principal components")
+    axes.set_facecolor(GROUND)
+    axes.grid(color="white", alpha=0.6)
+    axes.set_axisbelow(True)
+    return figure

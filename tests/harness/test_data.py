@@ -1,0 +1,774 @@
+import gzip
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from struct import pack
+from threading import Thread
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lockstep_bench.harness import data, sources
+from lockstep_bench.harness.data import Identity, find_dataset, open_dataset
+from lockstep_bench.harness.errors import LockstepError, UsageError
+from lockstep_bench.harness.problem import digest
+from lockstep_bench.harness.sources import DownloadError, Part, Raw, read_idx, read_idx_folder, read_mnist, read_npz
+
+TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES = [part.file for part in sources.MNIST]
+NAMED_MNIST = os.environ.get("LOCKSTEP_MNIST", "")
+ARRAYS = ["train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy"]
+
+
+def small_raw() -> Raw:
+    """Twelve training and seven test images, in MNIST's shape."""
+    random = np.random.default_rng(0)
+
+    def split(count: int) -> tuple[np.ndarray, np.ndarray]:
+        return random.integers(0, 256, (count, 28, 28), np.uint8), (np.arange(count) % 10).astype(np.uint8)
+
+    return Raw(*split(12), *split(7))
+
+
+RAW = small_raw()
+
+
+def idx(array: np.ndarray) -> bytes:
+    """An array as the content of an IDX file."""
+    return pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
+
+
+def gz(content: bytes) -> bytes:
+    """Gzipped, without a date."""
+    return gzip.compress(content, mtime=0)
+
+
+PACKED = {f"{file}.gz": gz(idx(array)) for file, array in zip(FILES, RAW, strict=True)}
+PARTS = [
+    Part(
+        *(part.file, part.key, array.shape),
+        packed=sha256(PACKED[f"{part.file}.gz"]).hexdigest(),
+        content=sha256(idx(array)).hexdigest(),
+        array=sha256(array.tobytes()).hexdigest(),
+    )
+    for part, array in zip(sources.MNIST, RAW, strict=True)
+]
+
+
+def write_folder(folder: Path, raw: Raw = RAW) -> Path:
+    """Four IDX files in a new folder."""
+    folder.mkdir(parents=True)
+    for file, array in zip(FILES, raw, strict=True):
+        (folder / file).write_bytes(idx(array))
+    return folder
+
+
+def write_npz(path: Path, **changed: np.ndarray) -> Path:
+    """A mnist.npz as Keras makes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {part.key: array for part, array in zip(PARTS, RAW, strict=True)}
+    np.savez_compressed(path, **{**arrays, **changed})
+    return path
+
+
+def flip(path: Path, place: int = -1) -> None:
+    """Change one bit of one byte of a file."""
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def same(expected: Raw, actual: Raw) -> bool:
+    """Equal in values, shapes and types."""
+    return all(
+        (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())
+        for a, b in zip(expected, actual, strict=True)
+    )
+
+
+class Mirror(ThreadingHTTPServer):
+    """A web server with some files, on a free port of this machine."""
+
+    daemon_threads = True
+
+    def __init__(self, files: dict[str, bytes], break_off: bool = False, refusals: int = 0) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.files, self.break_off, self.refusals, self.asked = files, break_off, refusals, 0
+        self.url = f"http://127.0.0.1:{self.server_port}/mnist/"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Mirror
+
+    def do_GET(self) -> None:
+        content = self.server.files.get(self.path.removeprefix("/mnist/"))
+        self.server.asked += 1
+        if content is None or self.server.asked <= self.server.refusals:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if self.server.break_off else content)
+
+    def log_message(self, *_: object) -> None:
+        """Keep the tests' output to the tests."""
+
+
+Serve = Callable[..., Mirror]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start mirrors that stop when the test ends."""
+    running = []
+
+    def start(files: dict[str, bytes], **behaviour: int) -> Mirror:
+        mirror = Mirror(files, **behaviour)
+        thread = Thread(target=mirror.serve_forever, args=(0.01,))
+        thread.start()
+        running.append((mirror, thread))
+        return mirror
+
+    yield start
+    for mirror, thread in running:
+        mirror.shutdown()
+        thread.join()
+        mirror.server_close()
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with nothing on it and no mirror to be reached; its home, caches and working folder are in tmp_path."""
+    for variable, folder in (("HOME", "home"), ("LOCKSTEP_CACHE", "cache"), ("KERAS_HOME", "keras")):
+        monkeypatch.setenv(variable, str(tmp_path / folder))
+    monkeypatch.delenv("LOCKSTEP_MNIST", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(sources, "MIRRORS", ("http://127.0.0.1:1/",))  # nothing listens on port 1
+    monkeypatch.setattr(sources, "RETRIES", 0)
+    return tmp_path
+
+
+@pytest.fixture
+def small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the small dataset be MNIST: the way to it is the same, only the hashes differ."""
+    npz, folder, download = sources.read_npz, sources.read_mnist, sources.download
+    monkeypatch.setattr(data, "MNIST", Identity("mnist", digest(RAW), 255))
+    monkeypatch.setattr(sources, "read_npz", lambda path, parts=PARTS: npz(path, parts))
+    monkeypatch.setattr(sources, "read_mnist", lambda path, parts=PARTS: folder(path, parts))
+    monkeypatch.setattr(sources, "download", lambda mirrors, retries: download(mirrors, PARTS, retries))
+
+
+# IDX files
+
+
+@given(st.integers(1, 4), st.sampled_from([1, 3]), st.booleans(), st.randoms())
+def test_an_idx_file_reads_as_the_array_it_was_written_from(count: int, dimensions: int, packed: bool, random) -> None:
+    """Reading undoes writing, for images and labels, gzipped or not."""
+    shape = (count, 28, 28)[:dimensions]
+    array = np.frombuffer(random.randbytes(int(np.prod(shape))), np.uint8).reshape(shape)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(gz(idx(array)) if packed else idx(array))
+        assert np.array_equal(array, read_idx(path, dimensions))
+
+
+@given(st.integers(0, len(idx(RAW.test_labels)) - 1), st.booleans())
+def test_an_idx_file_that_is_cut_anywhere_is_refused(length: int, packed: bool) -> None:
+    """No beginning of a file is a file."""
+    content = idx(RAW.test_labels)[:length]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(gz(content) if packed else content)
+        with pytest.raises(UsageError, match=r"cut short|ends within its header"):
+            read_idx(path, 1)
+
+
+@given(st.integers(0, len(PACKED[f"{TEST_IMAGES}.gz"]) - 1))
+def test_a_gzip_that_is_cut_anywhere_is_refused(length: int) -> None:
+    """Not even the checksum at a gzip's end may be missing."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "file"
+        path.write_bytes(PACKED[f"{TEST_IMAGES}.gz"][:length])
+        with pytest.raises(UsageError, match=r"cut short|ends within its header"):
+            read_idx(path, 3)
+
+
+LABELS = RAW.test_labels
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        (TEST_LABELS, idx(LABELS) + b"\0", "goes on after the 15 bytes"),
+        (TEST_LABELS, gz(idx(LABELS) + b"\0"), "goes on after the 15 bytes"),
+        (TEST_LABELS, idx(RAW.test_images), "magic number is 2051, not 2049"),
+        (TEST_IMAGES, idx(LABELS) + b"12345678", "magic number is 2049, not 2051"),
+        (TEST_LABELS, idx(LABELS[:0]), "claims 0 items"),
+        (TEST_LABELS, pack(">2I", 2049, 1_000_001), "claims 1,000,001 items"),
+        (TEST_IMAGES, pack(">4I", 2051, 2**32 - 1, 28, 28), "claims 4,294,967,295 items"),
+        (TEST_IMAGES, idx(RAW.test_images[:, 1:]), "images are 27 x 28 pixels, not 28 x 28"),
+        (TEST_LABELS, idx(LABELS[:-1]), "6 labels for 7 images"),
+        (TEST_LABELS, idx(LABELS + 4), "label 10"),
+        (TEST_LABELS, gz(idx(LABELS))[:-8] + bytes(8), "corrupt"),
+    ],
+)
+def test_an_idx_file_that_is_not_what_it_claims_is_named_with_the_reason(
+    machine: Path, file: str, content: bytes, reason: str
+) -> None:
+    """Whoever reads the message knows which file is wrong, and how."""
+    folder = write_folder(machine / "folder")
+    (folder / file).write_bytes(content)
+    with pytest.raises(UsageError, match=f"{file}.*{reason}"):
+        read_idx_folder(folder)
+
+
+def test_no_more_is_unpacked_than_one_byte_past_the_limit(machine: Path) -> None:
+    """A small file cannot unpack to fill the memory."""
+    path = machine / "bomb.gz"
+    path.write_bytes(gz(bytes(50_000_000)))
+    assert sources.unpack(path, 100) == (bytes(101), "")
+
+
+@pytest.mark.parametrize("name", [str, lambda file: file.replace("-idx", ".idx"), "{}.gz".format])
+def test_files_are_found_under_the_names_that_unpackers_give_them(machine: Path, name: Callable[[str], str]) -> None:
+    """A name may have a dot for the dash, or .gz that is no longer true."""
+    folder = write_folder(machine / "folder")
+    for file in FILES:
+        (folder / file).rename(folder / name(file))
+    assert same(RAW, read_idx_folder(folder))
+
+
+def test_files_that_are_missing_are_all_named(machine: Path) -> None:
+    """One message for all that is missing."""
+    folder = write_folder(machine / "folder")
+    (folder / TRAIN_LABELS).unlink()
+    (folder / TEST_IMAGES).unlink()
+    with pytest.raises(UsageError, match=f"{TRAIN_LABELS}, {TEST_IMAGES}"):
+        read_idx_folder(folder)
+
+
+# MNIST by its hashes
+
+
+def test_a_changed_bit_is_found_and_both_hashes_are_named(machine: Path) -> None:
+    """A file of the right form with another content is not MNIST."""
+    folder = write_folder(machine / "folder")
+    flip(folder / TEST_IMAGES)
+    found = sha256((folder / TEST_IMAGES).read_bytes()).hexdigest()
+    with pytest.raises(UsageError, match=f"{TEST_IMAGES}.*expected {PARTS[2].content}, found {found}"):
+        read_mnist(folder, PARTS)
+
+
+def test_a_gzip_that_breaks_off_is_said_to_with_the_hash_of_what_there_was(machine: Path) -> None:
+    """The message tells a truncated file from a changed one."""
+    folder = write_folder(machine / "folder")
+    packed = PACKED[f"{TRAIN_IMAGES}.gz"]
+    (folder / TRAIN_IMAGES).write_bytes(packed[: len(packed) // 2])
+    read, _ = sources.unpack(folder / TRAIN_IMAGES, 10**6)
+    assert len(read) > 1000
+    with pytest.raises(
+        UsageError, match=f"{TRAIN_IMAGES}.*cut short.*found {sha256(read).hexdigest()} over {len(read):,}"
+    ):
+        read_mnist(folder, PARTS)
+
+
+def test_swapped_files_are_recognised(machine: Path) -> None:
+    """Test images in the place of training images are named as what they are."""
+    folder = write_folder(machine / "folder")
+    (folder / TRAIN_IMAGES).rename(folder / "other")
+    (folder / TEST_IMAGES).rename(folder / TRAIN_IMAGES)
+    (folder / "other").rename(folder / TEST_IMAGES)
+    with pytest.raises(UsageError, match=f"{TRAIN_IMAGES}: it is {TEST_IMAGES}"):
+        read_mnist(folder, PARTS)
+
+
+def test_an_npz_holds_the_same_arrays(machine: Path) -> None:
+    """Keras's container, alone or in a named folder, is as good as the four files."""
+    path = write_npz(machine / "folder" / "mnist.npz")
+    assert same(RAW, read_npz(path, PARTS))
+    assert same(RAW, read_mnist(path.parent, PARTS))
+
+
+@pytest.mark.parametrize(
+    ("key", "array", "reason"),
+    [
+        ("x_test", RAW.test_images ^ 1, f"expected {PARTS[2].array}, found"),
+        ("y_train", np.roll(RAW.train_labels, 1), f"expected {PARTS[1].array}, found"),
+        ("x_test", RAW.test_images[:-1], r"x_test is uint8 \(6, 28, 28\)"),
+        ("x_train", RAW.train_images.astype(float), "x_train is float64"),
+        ("y_test", RAW.test_labels.astype(object), "y_test is object"),
+    ],
+)
+def test_an_npz_with_another_array_is_refused(machine: Path, key: str, array: np.ndarray, reason: str) -> None:
+    """Neither other values, shapes and types, nor pickled objects, which could run code, pass for MNIST."""
+    path = write_npz(machine / "mnist.npz", **{key: array})
+    with pytest.raises(UsageError, match=f"mnist.npz.*{reason}"):
+        read_npz(path, PARTS)
+
+
+def test_an_npz_that_is_cut_or_lacks_an_array_is_refused(machine: Path) -> None:
+    """A zip archive is only whole with its directory at the end and all four arrays."""
+    path = write_npz(machine / "mnist.npz")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UsageError, match=r"mnist.npz.*not a zip file"):
+        read_npz(path, PARTS)
+    with zipfile.ZipFile(path, "w"):
+        pass
+    with pytest.raises(UsageError, match=r"mnist.npz.*x_train"):
+        read_npz(path, PARTS)
+
+
+# Downloads
+
+
+def test_a_download_is_what_the_mirror_has_and_leaves_no_file_behind(machine: Path, serve: Serve) -> None:
+    """The arrays come back, the temporary folder goes."""
+    mirror = serve(PACKED)
+    raw, used = sources.download([mirror.url], PARTS, retries=0)
+    assert same(RAW, raw)
+    assert used == mirror.url
+    assert list((machine / "tmp").iterdir()) == []
+
+
+def bad_mirrors(serve: Serve) -> Sequence[Mirror]:
+    """One that lacks a file, one that breaks off, one with another content, one whose gzip is not whole."""
+    file = f"{TEST_IMAGES}.gz"
+    return [
+        serve({name: content for name, content in PACKED.items() if name != file}),
+        serve(PACKED, break_off=True),
+        serve({**PACKED, file: gz(idx(RAW.test_images ^ 1))}),
+        serve({**PACKED, file: PACKED[file][:-100]}),
+    ]
+
+
+@pytest.mark.parametrize("kind", range(4))
+def test_a_bad_mirror_is_followed_by_the_next(machine: Path, serve: Serve, kind: int) -> None:
+    """Whatever is wrong with a mirror, the next one is asked."""
+    bad, good = bad_mirrors(serve)[kind], serve(PACKED)
+    raw, used = sources.download([bad.url, good.url], PARTS, retries=0)
+    assert same(RAW, raw)
+    assert good.url in used
+    assert list((machine / "tmp").iterdir()) == []
+
+
+def test_where_no_mirror_is_good_the_error_says_what_each_did(machine: Path, serve: Serve) -> None:
+    """Nothing that is not MNIST gets through, and nothing stays."""
+    mirrors = [mirror.url for mirror in bad_mirrors(serve)]
+    with pytest.raises(DownloadError) as raised:
+        sources.download(mirrors, PARTS, retries=0)
+    assert all(mirror in str(raised.value) for mirror in mirrors)
+    assert "404" in str(raised.value)
+    assert f"expected {PARTS[2].packed}" in str(raised.value)
+    assert list((machine / "tmp").iterdir()) == []
+
+
+def test_a_mirror_is_asked_again_before_the_next(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One lost answer does not lose the mirror."""
+    monkeypatch.setattr("pooch.core.time.sleep", lambda _: None)
+    mirror = serve(PACKED, refusals=1)
+    raw, _ = sources.download([mirror.url], PARTS, retries=1)
+    assert same(RAW, raw)
+    assert mirror.asked == 5
+
+
+# What find_dataset finds
+
+
+def test_a_folder_becomes_the_dataset_of_its_name(machine: Path) -> None:
+    """Pixels are divided by 255 and flattened, labels stay; the name is the folder's and the hash the content's."""
+    dataset = find_dataset(str(write_folder(machine / "fashion")))
+    assert dataset.name == "fashion"
+    assert dataset.sha256 == digest(RAW)
+    assert str(machine / "fashion") in dataset.source
+    assert dataset.folder == machine / "cache" / f"fashion-{digest(RAW)[:12]}"
+    for split, images, labels in ((dataset.train, *RAW[:2]), (dataset.test, *RAW[2:])):
+        assert split.images.dtype == np.float32
+        assert np.array_equal(images.reshape(-1, 784).astype(np.float32) / np.float32(255), split.images)
+        assert split.labels.dtype == np.uint8
+        assert np.array_equal(labels, split.labels)
+
+
+def test_the_arrays_are_mapped_and_cannot_be_written(machine: Path) -> None:
+    """A backend that writes into its data would change everybody's."""
+    dataset = open_dataset(find_dataset(str(write_folder(machine / "fashion"))).folder)
+    for array in (*dataset.train, *dataset.test):
+        assert isinstance(array.base, np.memmap)
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+
+
+def test_a_dataset_is_decoded_only_once(machine: Path) -> None:
+    """The second time its cache is used as it is."""
+    folder = write_folder(machine / "fashion")
+    first = find_dataset(str(folder))
+    inode = (first.folder / ARRAYS[0]).stat().st_ino
+    assert (find_dataset(str(folder)).folder / ARRAYS[0]).stat().st_ino == inode
+
+
+@pytest.mark.parametrize("name", ["mnist", "digits", "MNIST"])
+def test_a_folder_cannot_pass_for_another_dataset(machine: Path, name: str) -> None:
+    """Its rows would be read as results on MNIST."""
+    with pytest.raises(UsageError, match="name of its own"):
+        find_dataset(str(write_folder(machine / "folder" / name)))
+
+
+@pytest.mark.usefixtures("small_mnist")
+def test_a_folder_that_holds_mnist_is_mnist(machine: Path) -> None:
+    """The content decides, not the folder's name."""
+    assert find_dataset(str(write_folder(machine / "raw"))).name == "mnist"
+
+
+def test_an_unknown_dataset_is_a_usage_error() -> None:
+    """A misspelt name is answered with the choices."""
+    with pytest.raises(UsageError, match="--dataset minst is neither auto, mnist, digits nor a folder") as raised:
+        find_dataset("minst")
+    assert raised.value.exit_code == 2
+
+
+@pytest.mark.parametrize("dataset", ["digits", "some/folder"])
+def test_data_goes_only_with_mnist(machine: Path, dataset: str) -> None:
+    """--data would be silently ignored otherwise."""
+    with pytest.raises(UsageError, match="--data"):
+        find_dataset(dataset, machine)
+
+
+@pytest.mark.usefixtures("small_mnist")
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_a_named_folder_is_used(machine: Path, monkeypatch: pytest.MonkeyPatch, by: str) -> None:
+    """--data and LOCKSTEP_MNIST name where MNIST is."""
+    folder = write_folder(machine / "folder")
+    monkeypatch.setenv("LOCKSTEP_MNIST", str(machine / "nowhere" if by == "option" else folder))
+    dataset = find_dataset("auto", folder if by == "option" else None)
+    assert (dataset.name, dataset.source) == ("mnist", f"the folder {folder}")
+
+
+@pytest.mark.usefixtures("small_mnist")
+@pytest.mark.parametrize("by", ["option", "variable"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "changed"])
+def test_a_named_folder_that_is_bad_is_never_passed_over(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, by: str, damage: str
+) -> None:
+    """Not even where a good cache is at hand: whoever names a folder means it."""
+    find_dataset("mnist", write_folder(machine / "good"))
+    folder = machine / "bad"
+    if damage == "changed":
+        flip(write_folder(folder) / TEST_LABELS)
+    elif damage == "empty":
+        folder.mkdir()
+    if by == "variable":
+        monkeypatch.setenv("LOCKSTEP_MNIST", str(folder))
+    with pytest.raises(UsageError, match=str(folder)) as raised:
+        find_dataset("auto", folder if by == "option" else None)
+    assert raised.value.exit_code == 2
+
+
+@pytest.mark.usefixtures("small_mnist")
+def test_mnist_is_looked_for_in_the_documented_order(
+    machine: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cache, then Keras's copy, then torchvision's, then the mirrors; each is used once those before it are gone."""
+    write_npz(machine / "keras" / "datasets" / "mnist.npz")
+    write_folder(machine / "work" / "data" / "MNIST" / "raw")
+    write_folder(machine / "home" / "data" / "MNIST" / "raw")
+    mirror = serve(PACKED)
+    monkeypatch.setattr(sources, "MIRRORS", (mirror.url,))
+
+    def source() -> str:
+        dataset = find_dataset()
+        assert digest([dataset.train.labels]) == PARTS[1].array
+        return dataset.source
+
+    def forget(*paths: str) -> None:
+        for path in paths:
+            (machine / path).rename(tempfile.mkdtemp())
+
+    assert source() == f"a copy that Keras left: {machine / 'keras/datasets/mnist.npz'}"
+    assert source() == "lockstep's cache"
+    forget("cache", "keras/datasets")
+    assert source() == "a copy that torchvision left: data/MNIST/raw"
+    forget("cache", "work/data")
+    assert source() == f"a copy that torchvision left: {machine / 'home/data/MNIST/raw'}"
+    assert mirror.asked == 0
+    forget("cache", "home/data")
+    assert source() == f"downloaded from {mirror.url}"
+
+
+@pytest.mark.usefixtures("small_mnist")
+def test_a_found_copy_that_is_bad_is_passed_over_and_said_to_be(machine: Path) -> None:
+    """Another tool's broken file does not stop a run, but the user hears of it."""
+    write_npz(machine / "keras" / "datasets" / "mnist.npz", x_test=RAW.test_images ^ 1)
+    write_folder(machine / "work" / "data" / "MNIST" / "raw")
+    said: list[str] = []
+    dataset = find_dataset(say=said.append)
+    assert dataset.source == "a copy that torchvision left: data/MNIST/raw"
+    assert len(said) == 1
+    assert "Keras left is passed over" in said[0]
+
+
+def test_mnist_that_cannot_be_had_is_an_error_that_says_how_to_provide_it() -> None:
+    """Who asks for MNIST gets MNIST or a way to it, not something else."""
+    with pytest.raises(LockstepError, match="--data or in LOCKSTEP_MNIST") as raised:
+        find_dataset("mnist")
+    assert raised.value.exit_code == 1
+
+
+def test_auto_takes_digits_only_where_mnist_cannot_be_had_and_says_so() -> None:
+    """The result is named digits, and the reason is said."""
+    said: list[str] = []
+    assert find_dataset(say=said.append).name == "digits"
+    assert len(said) == 1
+    assert "stand in for MNIST" in said[0]
+    assert "no connection" in said[0]
+
+
+def test_digits_are_scikit_learns_enlarged() -> None:
+    """Each 8 x 8 pixel is tripled, in a border of 2, divided by 16; 1,500 are for training."""
+    from sklearn.datasets import load_digits
+
+    dataset = find_dataset("digits")
+    images = np.concatenate([dataset.train.images, dataset.test.images]).reshape(-1, 28, 28)
+    labels = np.concatenate([dataset.train.labels, dataset.test.labels])
+    assert dataset.train.images.shape == (1500, 784)
+    assert (images.min(), images.max()) == (0, 1)
+    for offset in range(3):
+        assert np.array_equal(load_digits().images / 16, images[:, 2 + offset : 26 : 3, 2 + offset : 26 : 3])
+    assert not images[:, [0, 1, 26, 27]].any()
+    assert not images[:, :, [0, 1, 26, 27]].any()
+    assert np.array_equal(load_digits().target, labels)
+
+
+def test_digits_are_the_known_ones_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another release's other digits would make results that cannot be compared."""
+    monkeypatch.setattr(sources, "read_digits", lambda: RAW)
+    with pytest.raises(LockstepError, match=f"expected {data.DIGITS.sha256}, found {digest(RAW)}"):
+        find_dataset("digits")
+
+
+# The cache
+
+
+def deeply_nested(folder: Path) -> None:
+    """JSON that Python's parser gives up on."""
+    (folder / "manifest.json").write_text("[" * 100_000)
+
+
+def another_scale(folder: Path) -> None:
+    """A manifest that is JSON, and not true."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "scale": 16}))
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    **{f"{file} changed": lambda folder, file=file: flip(folder / file) for file in ARRAYS},
+    "array missing": lambda folder: (folder / ARRAYS[0]).unlink(),
+    "array cut": lambda folder: (folder / ARRAYS[0]).write_bytes((folder / ARRAYS[0]).read_bytes()[:-1]),
+    "manifest missing": lambda folder: (folder / "manifest.json").unlink(),
+    "manifest empty": lambda folder: (folder / "manifest.json").write_bytes(b""),
+    "manifest cut": lambda folder: (folder / "manifest.json").write_bytes(b'{"name": "fash'),
+    "manifest a list": lambda folder: (folder / "manifest.json").write_bytes(b"[]"),
+    "manifest without files": lambda folder: (folder / "manifest.json").write_bytes(b'{"files": 1}'),
+    "manifest not text": lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe\xff"),
+    "manifest deeply nested": deeply_nested,
+    "manifest with another scale": another_scale,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_cache_is_made_again_and_said_to_be(machine: Path, damage: str) -> None:
+    """Whatever happened to it, what is used is what was read, and nothing else stays in the cache."""
+    folder = write_folder(machine / "fashion")
+    cache = find_dataset(str(folder)).folder
+    whole = {path.name: path.read_bytes() for path in cache.iterdir()}
+    DAMAGES[damage](cache)
+    said: list[str] = []
+    find_dataset(str(folder), say=said.append)
+    assert len(said) == 1
+    assert "damaged" in said[0]
+    assert {path.name: path.read_bytes() for path in cache.iterdir()} == whole
+    assert list(cache.parent.iterdir()) == [cache]
+
+
+def test_damage_is_told_with_the_file_and_both_hashes(machine: Path) -> None:
+    """The user can see what changed."""
+    folder = write_folder(machine / "fashion")
+    array = find_dataset(str(folder)).folder / ARRAYS[2]
+    expected = sha256(array.read_bytes()).hexdigest()
+    flip(array)
+    found = sha256(array.read_bytes()).hexdigest()
+    said: list[str] = []
+    find_dataset(str(folder), say=said.append)
+    assert f"{ARRAYS[2]}: SHA-256 expected {expected}, found {found}" in said[0]
+
+
+@pytest.mark.usefixtures("small_mnist")
+def test_a_damaged_cache_of_mnist_is_made_again_from_where_mnist_is(machine: Path) -> None:
+    """The next place in the order is asked, as if there were no cache."""
+    cache = find_dataset("mnist", write_folder(machine / "folder")).folder
+    flip(cache / ARRAYS[0])
+    write_npz(machine / "keras" / "datasets" / "mnist.npz")
+    assert "Keras" in find_dataset("mnist").source
+    assert find_dataset("mnist").source == "lockstep's cache"
+
+
+def test_a_cache_that_cannot_be_finished_leaves_nothing(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk in the middle of writing is an error that says what to do, and no half a cache."""
+    save, written = np.save, []
+
+    def full(file: object, array: np.ndarray) -> None:
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        written.append(array)
+        save(file, array)
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(LockstepError, match=r"No space left.*LOCKSTEP_CACHE"):
+        find_dataset(str(write_folder(machine / "fashion")))
+    assert list((machine / "cache").iterdir()) == []
+
+
+def test_a_cache_appears_only_when_it_is_whole(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the last byte is written there is no folder of its name."""
+    seen: list[bool] = []
+    sync = data._sync
+
+    def watch(path: Path) -> None:
+        seen.append((machine / "cache" / f"fashion-{digest(RAW)[:12]}").exists())
+        sync(path)
+
+    monkeypatch.setattr(data, "_sync", watch)
+    find_dataset(str(write_folder(machine / "fashion")))
+    # Four arrays, the manifest and the new folder before the rename; the folder above after it.
+    assert seen == [False] * 6 + [True]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_cache_that_another_process_makes_meanwhile_stays_if_it_is_good(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    """Who comes second keeps the first one's, unless that is damaged."""
+    folder = write_folder(machine / "fashion")
+    write, others = data._write, machine / "others"
+    write(Identity("fashion", digest(RAW), 255), RAW, others)
+    inode = (others / ARRAYS[0]).stat().st_ino
+    if damaged:
+        flip(others / ARRAYS[0])
+
+    def write_while_another_does(identity: Identity, raw: Raw, new: Path) -> None:
+        write(identity, raw, new)
+        others.rename(identity.folder())
+
+    monkeypatch.setattr(data, "_write", write_while_another_does)
+    dataset = find_dataset(str(folder))
+    assert ((dataset.folder / ARRAYS[0]).stat().st_ino == inode) is not damaged
+    assert np.array_equal(RAW.train_images.reshape(-1, 784) / np.float32(255), dataset.train.images)
+    assert list((machine / "cache").iterdir()) == [dataset.folder]
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_processes_that_make_a_cache_at_once_end_with_one_good_cache(machine: Path, damaged: bool) -> None:
+    """Each of them succeeds, whoever is first, also where a damaged cache is in the way."""
+    folder = write_folder(machine / "fashion")
+    if damaged:
+        flip(find_dataset(str(folder)).folder / ARRAYS[0])
+    code = "import sys; from lockstep_bench.harness.data import find_dataset; print(find_dataset(sys.argv[1]).sha256)"
+    command = [sys.executable, "-c", code, str(folder)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [process.communicate()[0].strip() for process in running] == [digest(RAW)] * 3
+    said: list[str] = []
+    cache = find_dataset(str(folder), say=said.append).folder
+    assert said == []
+    assert list(cache.parent.iterdir()) == [cache]
+
+
+def test_a_cache_that_has_no_place_is_an_error_that_says_what_to_do(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache below a file cannot be made."""
+    (machine / "file").touch()
+    monkeypatch.setenv("LOCKSTEP_CACHE", str(machine / "file" / "cache"))
+    with pytest.raises(LockstepError, match=r"cannot be written.*LOCKSTEP_CACHE"):
+        find_dataset(str(write_folder(machine / "fashion")))
+
+
+def test_the_cache_folder_is_absolute(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that run elsewhere open the same folder."""
+    monkeypatch.setenv("LOCKSTEP_CACHE", "here")
+    assert find_dataset(str(write_folder(machine / "fashion"))).folder.parent == machine / "work" / "here"
+
+
+# What workers do
+
+
+def test_opening_gives_what_finding_gave(machine: Path) -> None:
+    """A worker sees the conductor's dataset."""
+    found = find_dataset(str(write_folder(machine / "fashion")))
+    opened = open_dataset(found.folder)
+    assert (opened.name, opened.sha256, opened.scale) == (found.name, found.sha256, found.scale)
+    for expected, actual in zip((*found.train, *found.test), (*opened.train, *opened.test), strict=True):
+        assert np.array_equal(expected, actual)
+
+
+def test_opening_loads_no_library_but_numpy(machine: Path) -> None:
+    """What a worker imports would count against its backend's memory and start."""
+    folder = find_dataset(str(write_folder(machine / "fashion"))).folder
+    code = (
+        "import sys; from pathlib import Path; from lockstep_bench.harness.data import open_dataset;"
+        "open_dataset(Path(sys.argv[1]));"
+        "print({'pooch', 'requests', 'sklearn', 'scipy', 'pandas', 'matplotlib', 'platformdirs'} & set(sys.modules))"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code, str(folder)], text=True).strip() == "set()"
+
+
+@pytest.mark.parametrize("damage", ["array missing", "manifest missing", "manifest cut", "manifest a list"])
+def test_opening_what_is_no_cache_is_an_error_that_says_what_to_do(machine: Path, damage: str) -> None:
+    """A worker's error is as readable as the conductor's."""
+    folder = find_dataset(str(write_folder(machine / "fashion"))).folder
+    DAMAGES[damage](folder)
+    with pytest.raises(LockstepError, match="lockstep data"):
+        open_dataset(folder)
+
+
+def test_a_pickle_in_the_cache_is_never_loaded(machine: Path) -> None:
+    """Pickles run code."""
+    folder = find_dataset(str(write_folder(machine / "fashion"))).folder
+    np.save(folder / ARRAYS[1], np.array([print], dtype=object), allow_pickle=True)
+    with pytest.raises(LockstepError, match="cannot be opened"):
+        open_dataset(folder)
+
+
+# MNIST itself
+
+
+@pytest.mark.mnist
+def test_mnist_is_mnist() -> None:
+    """Shapes, first labels and mean pixel are the known ones, and the second time it comes from the cache."""
+    dataset = find_dataset("mnist", Path(NAMED_MNIST))
+    assert (dataset.name, dataset.sha256, dataset.scale) == ("mnist", data.MNIST.sha256, 255)
+    assert (dataset.train.images.shape, dataset.test.images.shape) == ((60_000, 784), (10_000, 784))
+    assert dataset.train.labels[:4].tolist() == [5, 0, 4, 1]
+    assert dataset.train.images.mean(dtype=np.float64) == pytest.approx(0.1307, abs=5e-5)
+    assert find_dataset("auto").source == "lockstep's cache"
+
+
+@pytest.mark.mnist
+def test_all_published_hashes_are_right(machine: Path, serve: Serve) -> None:
+    """The gzipped files pass as a download, the unpacked ones as a folder, the arrays as Keras's archive."""
+    mirror = serve({f"{file}.gz": (Path(NAMED_MNIST) / f"{file}.gz").read_bytes() for file in FILES})
+    raw, _ = sources.download([mirror.url])
+    assert digest(raw) == data.MNIST.sha256
+    assert same(raw, read_mnist(write_folder(machine / "folder", raw)))
+    np.savez(machine / "mnist.npz", **{part.key: array for part, array in zip(sources.MNIST, raw, strict=True)})
+    assert same(raw, read_npz(machine / "mnist.npz"))
