@@ -30,9 +30,9 @@ def registered() -> dict[str, type[Backend]]:
 def defined_in(module: ModuleType) -> Iterator[type[Backend]]:
     """The complete backends that a module defines itself; those that it imports are not its own."""
     for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Backend) and value.__module__ == module.__name__:
-            if not isabstract(value):
-                yield value
+        is_backend = isinstance(value, type) and issubclass(value, Backend) and not isabstract(value)
+        if is_backend and value.__module__ == module.__name__:
+            yield value
 
 
 def load(spec: str) -> type[Backend]:

@@ -48,7 +48,7 @@ class Backend(ABC):
     dtypes: ClassVar[tuple[Dtype, ...]] = ("float32", "float64")
 
     @classmethod
-    def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:  # noqa: ARG003 - for overriding
+    def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
         """Environment variables to set before the worker imports anything; asked without importing the framework."""
         return {}
 
@@ -88,5 +88,5 @@ class Backend(ABC):
     def weights(self) -> Weights:
         """The current parameters, as copies in NumPy arrays of the Problem's dtype."""
 
-    def synchronize(self) -> None:
+    def synchronize(self) -> None:  # noqa: B027 - most backends have nothing to wait for
         """Wait until the device has finished; nothing to do on the CPU."""

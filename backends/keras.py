@@ -11,9 +11,9 @@ from lockstep_bench.backends.base import Backend, Dtype, FloatArray, IntArray, N
 class Keras(Backend):
     """`Sequential` of two softmax `Dense` layers, `categorical_crossentropy`, `adam`, and `fit`.
 
-    Keras's Adam is the Problem's. It takes the powers of its betas in float32, which shows in `lockstep verify` as about ten
-    times the rounding of the others. Given to it as `np.float64` they are exact in float64 arithmetic too, and in float32
-    they are what Python's floats would be.
+    Keras's Adam is the Problem's. It takes the powers of its betas in float32, which shows in `lockstep verify` as
+    about ten times the rounding of the others. Given to it as `np.float64` they are exact in float64 arithmetic too,
+    and in float32 they are what Python's floats would be.
     """
 
     name: ClassVar[str] = "keras"

@@ -1,6 +1,7 @@
 """The reference: the whole network written out in NumPy, so that the mathematics can be read here.
 
-In float32 it is the yardstick of every run; in float64 it is the oracle that `lockstep verify` checks all others against.
+In float32 it is the yardstick of every run; in float64 it is the oracle that `lockstep verify` checks all others
+against.
 """
 
 from typing import ClassVar
@@ -10,11 +11,11 @@ import numpy as np
 from lockstep_bench.backends.base import Backend, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
 
 CHUNK = 32_768
-"""Parameters updated at a time: a chunk of an array is 128 KiB, so that those of one update stay in the nearer caches."""
+"""Parameters updated at a time: 128 KiB of each array, so that one update's arrays stay in the nearer caches."""
 
 
 class NumPy(Backend):
-    """Forward, backward and Adam by hand; in place, because a new array per step costs more than the arithmetic in it."""
+    """Forward, backward and Adam by hand; in place, because new arrays cost more than the arithmetic in them."""
 
     name: ClassVar[str] = "numpy"
     style: ClassVar[Style] = "idiomatic"
@@ -115,7 +116,10 @@ class NumPy(Backend):
 
 
 def softmax(z: FloatArray) -> FloatArray:
-    """exp(z) / sum(exp(z)) along each row, in place; the row's largest value is taken off first, so that exp stays finite."""
+    """exp(z) / sum(exp(z)) along each row, in place.
+
+    The row's largest value is taken off first, so that exp stays finite.
+    """
     z -= z.max(axis=1, keepdims=True)
     np.exp(z, out=z)
     z /= z.sum(axis=1, keepdims=True)

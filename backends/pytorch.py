@@ -4,14 +4,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lockstep_bench.backends.base import Backend, Dtype, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
+from lockstep_bench.backends.base import Backend, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
 
 
 class PyTorch(Backend):
     """`nn.Sequential`, `CrossEntropyLoss`, `optim.Adam`, and the loop of "What is torch.nn really?" over slices.
 
     PyTorch adds epsilon to `sqrt(v / (1 - beta_2**t))`, the Problem adds it to `sqrt(v)` (see keras issue 17391, and
-    MLPerf training_policies issue 266, on how the two differ). With `epsilon / sqrt(1 - beta_2**t)` at step t they are equal.
+    MLPerf training_policies issue 266, on how the two differ). With `epsilon / sqrt(1 - beta_2**t)` at step t they are
+    equal.
     """
 
     name: ClassVar[str] = "pytorch"

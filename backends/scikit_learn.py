@@ -1,4 +1,4 @@
-"""scikit-learn: `MLPClassifier` itself, taught the one thing that it lacks, the derivative of a softmax hidden layer."""
+"""scikit-learn: `MLPClassifier` itself, taught the one thing that it lacks: the derivative of a hidden softmax."""
 
 from typing import Any, ClassVar
 
@@ -19,8 +19,8 @@ def softmax_derivative(activations: FloatArray, delta: FloatArray) -> None:
 class ScikitLearn(Backend):
     """`MLPClassifier` by `partial_fit`, with `alpha=0` (it regularises by default) and `shuffle=False`.
 
-    It knows softmax as an output only: the derivative is registered, `activation="softmax"` allowed, and the initial weights
-    given in place of its own. Its Adam is the Problem's.
+    It knows softmax as an output only: the derivative is registered, `activation="softmax"` allowed, and the initial
+    weights given in place of its own. Its Adam is the Problem's.
     """
 
     name: ClassVar[str] = "scikit-learn"
@@ -81,8 +81,8 @@ def softmax_classifier(weights: Weights) -> Any:
         or not {"activation", "max_iter"} <= getattr(MLPClassifier, "_parameter_constraints", {}).keys()
     ):
         raise RuntimeError(
-            f"scikit-learn {sklearn.__version__} has moved the internals that give its MLPClassifier a softmax hidden layer: "
-            f"install the release that lockstep's constraints.txt names"
+            f"scikit-learn {sklearn.__version__} has moved the internals that give its MLPClassifier a hidden softmax: "
+            "install the release that lockstep's constraints.txt names"
         )
     _base.DERIVATIVES["softmax"] = softmax_derivative
     layers = iter([(weights.hidden_kernel, weights.hidden_bias), (weights.output_kernel, weights.output_bias)])
@@ -97,7 +97,9 @@ def softmax_classifier(weights: Weights) -> Any:
         def _init_coef(self, fan_in: int, fan_out: int, dtype: Any) -> tuple[FloatArray, FloatArray]:
             kernel, bias = next(layers)
             if (kernel.shape, kernel.dtype) != ((fan_in, fan_out), dtype):
-                raise RuntimeError(f"scikit-learn asks for a {dtype} kernel of {fan_in} x {fan_out}, not {kernel.shape}")
+                raise RuntimeError(
+                    f"scikit-learn asks for a {dtype} kernel of {fan_in} x {fan_out}, not {kernel.shape}"
+                )
             return kernel.copy(), bias.copy()
 
     return SoftmaxClassifier

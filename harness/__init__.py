@@ -5,7 +5,6 @@
     from lockstep_bench.harness import load, run, verify
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,11 @@ def run(
     """Train backends in lockstep, write the results folder `out` with all its tables and charts, and return the tables.
 
     Args:
-        backends: names or files; none for all that are installed.
+        *backends: names or files; none for all that are installed.
         out: the results folder, new or empty.
         dataset: `auto`, `mnist`, `digits`, or a folder of IDX files.
         data: the folder that holds MNIST; none to look in the usual places.
-        options: as `plan.make_plan` takes them: preset, seeds, epochs, train_images, batch_size, slice_steps, threads, ...
+        **options: as `plan.make_plan` takes them: preset, seeds, epochs, train_images, slice_steps, threads, ...
 
     Raises:
         LockstepError: the data cannot be had, or what was asked for cannot be done.
@@ -53,7 +52,9 @@ def load(folder: Path | str) -> "Results":
 def verify(
     *backends: str, dtype: "Dtype" = "float32", dataset: str = "auto", data: Path | str | None = None
 ) -> "pd.DataFrame":
-    """Hold backends against the float64 oracle; a row per backend and check, with `difference`, `tolerance` and `passed`.
+    """Hold backends against the float64 oracle: a row per backend and check.
+
+    Columns are `backend`, `check`, `difference`, `tolerance` and `passed`.
 
     A backend that could not be checked has one row, with the reason as its check.
     """

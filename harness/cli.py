@@ -42,10 +42,12 @@ class Dtype(StrEnum):
 
 
 DatasetOption = Annotated[
-    str, typer.Option(help="auto (MNIST, or digits where none can be had), mnist, digits, or a folder of four IDX files.")
+    str,
+    typer.Option(help="auto (MNIST, or digits where none can be had), mnist, digits, or a folder of four IDX files."),
 ]
 DataOption = Annotated[
-    Path | None, typer.Option(help="The folder that holds MNIST: its four IDX files, or mnist.npz.", envvar="LOCKSTEP_MNIST")
+    Path | None,
+    typer.Option(help="The folder that holds MNIST: its four IDX files, or mnist.npz.", envvar="LOCKSTEP_MNIST"),
 ]
 BackendsArgument = Annotated[
     list[str] | None, typer.Argument(help="Names, or files such as ./mine.py; all that are installed if none.")
@@ -117,9 +119,10 @@ def verify(
 
 @app.command()
 def run(
-    context: typer.Context,
     backends: BackendsArgument = None,
-    preset: Annotated[Preset, typer.Option(help="Defaults for a look, for the notebook's job, for five seeds.")] = Preset.QUICK,
+    preset: Annotated[
+        Preset, typer.Option(help="Defaults for a look, for the notebook's job, for five seeds.")
+    ] = Preset.QUICK,
     seeds: Annotated[str | None, typer.Option(help="Seeds, separated by commas: 0,1.")] = None,
     epochs: Annotated[int | None, typer.Option(help="How often to go through the training images.")] = None,
     train_images: Annotated[int | None, typer.Option(help="How many training images: the first so many.")] = None,

@@ -4,7 +4,7 @@ It imports no framework and, while a worker has its turn, does nothing but wait.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,7 +19,6 @@ from lockstep_bench.backends import load
 from lockstep_bench.harness import environment
 from lockstep_bench.harness.equivalence import allowed_disagreements, disagreements
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.plan import PresetName, make_plan
 from lockstep_bench.harness.records import (
     Block,
     BlockFile,

@@ -27,7 +27,7 @@ def cpu_model() -> str:
 
 
 def machine_name() -> str:
-    """What the tables call this machine: CPU, number of CPUs, memory; never its host name, which is nobody's business."""
+    """What the tables call this machine: CPU, CPUs, memory; never its host name, which is nobody's business."""
     gibibytes = round(psutil.virtual_memory().total / 2**30)
     return f"{cpu_model()}, {available_cpus()} CPUs, {gibibytes} GiB"
 

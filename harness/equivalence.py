@@ -15,8 +15,10 @@ Honest reorderings of float32 sums give none or a handful; skipping one gradient
 
 
 class Tolerance(NamedTuple):
-    """How far from the oracle a network may be: probabilities absolutely, losses relatively, weights relative to the way
-    that the oracle went."""
+    """How far from the oracle a network may be.
+
+    Probabilities absolutely, losses relatively, weights relative to the way that the oracle went.
+    """
 
     probabilities: float
     losses: float
@@ -40,8 +42,10 @@ def disagreements(digits: NDArray[np.uint8], reference: NDArray[np.uint8]) -> in
 
 
 class State(NamedTuple):
-    """What of a network is compared: probabilities (n, classes) before the first step, the losses that `train` returned,
-    and the weights at the end."""
+    """What of a network is compared.
+
+    Probabilities (n, classes) before the first step, the losses that `train` returned, and the weights at the end.
+    """
 
     probabilities: FloatArray
     losses: FloatArray
@@ -64,8 +68,8 @@ class Check(NamedTuple):
 def compare(state: State, oracle: State, start: Weights, tolerance: Tolerance) -> list[Check]:
     """Hold a network against the float64 oracle that started from the same weights, `start`.
 
-    Weights are compared relative to how far the oracle moved: ||w - oracle|| / ||oracle - start|| in the L2 norm, over all
-    parameters and for each array, so that neither large initial weights nor few steps can hide a difference.
+    Weights are compared relative to how far the oracle moved: ||w - oracle|| / ||oracle - start|| in the L2 norm, over
+    all parameters and for each array, so that neither large initial weights nor few steps can hide a difference.
     """
     checks = [
         Check("first probabilities", _largest(state.probabilities - oracle.probabilities), tolerance.probabilities),

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from lockstep_bench.harness.problem import FloatArray
 
 SUM_TOLERANCE = 1e-3
-"""How far from 1 the probabilities of an image may add up to: float32 sums are within 1e-6, float16 ones within 1e-3."""
+"""How far from 1 an image's probabilities may add up to: float32 sums are within 1e-6, float16 ones within 1e-3."""
 
 
 class DivergedError(ArithmeticError):

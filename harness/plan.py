@@ -1,4 +1,4 @@
-"""From what a user asks for to a plan: presets, defaults, and every check that can be made before anything is started."""
+"""From what a user asks for to a plan: presets, defaults, and every check that can be made beforehand."""
 
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -59,7 +59,8 @@ def make_plan(
         train_images = min(defaults.train_images or available, available)
     if not 1 <= train_images <= available:
         raise UsageError(
-            f"--train-images {train_images} is not between 1 and the {available:,} that {dataset.name} has: ask for fewer"
+            f"--train-images {train_images} is not between 1 and the {available:,} that {dataset.name} has: "
+            "give a number in between"
         )
     for option, value in (("--slice-steps", slice_steps), ("--threads", threads), ("--turn-timeout", turn_timeout)):
         if value is not None and value <= 0:

@@ -34,9 +34,9 @@ def random_stream(seed: int, stream: Stream, *index: int) -> np.random.Generator
 class Problem:
     """The network and its training recipe; the defaults are the notebook's.
 
-    The network is `softmax(softmax(x @ W1 + b1) @ W2 + b2)`: a softmax, not a ReLU, in the hidden layer too. The loss is the
-    categorical cross-entropy, its mean over the batch. The update is Adam in the form that Keras and scikit-learn
-    use (Kingma and Ba, 2015, the reordering at the end of section 2), at step t = 1, 2, ...:
+    The network is `softmax(softmax(x @ W1 + b1) @ W2 + b2)`: a softmax, not a ReLU, in the hidden layer too. The loss
+    is the categorical cross-entropy, its mean over the batch. The update is Adam in the form that Keras and
+    scikit-learn use (Kingma and Ba, 2015, the reordering at the end of section 2), at step t = 1, 2, ...:
 
         alpha_t = learning_rate * sqrt(1 - beta_2**t) / (1 - beta_1**t)
         w -= alpha_t * m / (sqrt(v) + epsilon)
@@ -94,8 +94,8 @@ class Weights(NamedTuple):
 def initial_weights(problem: Problem, seed: int) -> Weights:
     """The weights that every backend starts from, in the Problem's dtype.
 
-    Kernels are Glorot-uniform, +/- sqrt(6 / (in + out)) (Glorot and Bengio, 2010, equation 16); biases are zero. They are
-    drawn in float64 and then rounded, so the float64 oracle starts from the float32 values too.
+    Kernels are Glorot-uniform, +/- sqrt(6 / (in + out)) (Glorot and Bengio, 2010, equation 16); biases are zero. They
+    are drawn in float64 and then rounded, so the float64 oracle starts from the float32 values too.
     """
     random = random_stream(seed, Stream.WEIGHTS)
 

@@ -1,4 +1,7 @@
-"""The live table of a run: drawn between turns only, because a display that refreshes itself would use the workers' CPU."""
+"""The live table of a run.
+
+It is drawn between turns only: a display that refreshes itself would use the workers' CPU.
+"""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -67,8 +70,8 @@ class Progress(AbstractContextManager["Progress"]):
                 row.test_error_percent = event.test_error_percent
                 self._say(
                     f"epoch {event.epoch}/{self.plan.problem.epochs}  {event.backend}: loss {row.train_loss:.4f}, "
-                    f"test error {event.test_error_percent:.2f} %, {median(row.microseconds):,.0f} microseconds per step, "
-                    f"{self.time_left()} left"
+                    f"test error {event.test_error_percent:.2f} %, "
+                    f"{median(row.microseconds):,.0f} microseconds per step, {self.time_left()} left"
                 )
             case EndEvent(backend=str(name)):
                 self.rows[name].status = event.status

@@ -1,7 +1,8 @@
 """The raw records of a run: its plan, and per block one JSON line per event and one file of arrays.
 
-A results folder holds `plan.json`, `blocks/<block id>.jsonl` and `blocks/<block id>.npz`; everything else in it is derived from
-these. Raw files are only ever appended to. Reading them checks every field: a record may come from another machine.
+A results folder holds `plan.json`, `blocks/<block id>.jsonl` and `blocks/<block id>.npz`; everything else in it is
+derived from these. Raw files are only ever appended to. Reading them checks every field: a record may come from another
+machine.
 """
 
 import os
@@ -108,7 +109,7 @@ class BuildEvent(Record):
 
 
 class TurnEvent(Record):
-    """One slice trained: the images `start` to `stop` of the epoch's order; `at_seconds` counts from the block's start."""
+    """One slice trained: the images `start` to `stop` of the epoch's order, `at_seconds` after the block began."""
 
     event: Literal["turn"] = "turn"
     backend: str
@@ -125,7 +126,8 @@ class TurnEvent(Record):
 class EvaluationEvent(Record):
     """The network after an epoch, off the training clock; `predict_seconds` is for the test images.
 
-    `disagreements` counts the test images predicted differently from the reference; none where there was no reference left.
+    `disagreements` counts the test images predicted differently from the reference; none where there was no reference
+    left.
     """
 
     event: Literal["evaluation"] = "evaluation"
@@ -224,7 +226,9 @@ def _parse(path: Path) -> Iterator[Event]:
         try:
             yield EVENT.validate_json(line)
         except ValidationError as error:
-            raise LockstepError(f"{path}, line {number}, is not an event: {first_error(error)}; restore the file") from error
+            raise LockstepError(
+                f"{path}, line {number}, is not an event: {first_error(error)}; restore the file"
+            ) from error
 
 
 def first_error(error: ValidationError) -> str:
@@ -234,8 +238,11 @@ def first_error(error: ValidationError) -> str:
 
 
 def write_arrays(folder: Path, block: Block, arrays: dict[str, NDArray[Any]]) -> None:
-    """Write a block's arrays: predicted digits, uint8 (epochs, test images), as `predicted/<backend>`, and of the reference its
-    final `probabilities` and `weights/<name>`; replaced as a whole or not at all."""
+    """Write a block's arrays, as a whole or not at all.
+
+    Predicted digits, uint8 (epochs, test images), as `predicted/<backend>`; of the reference its final `probabilities`
+    and `weights/<name>`.
+    """
     path = block_path(folder, block, "npz")
     partial = path.with_suffix(".partial.npz")
     np.savez_compressed(partial, allow_pickle=False, **arrays)

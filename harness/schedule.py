@@ -1,7 +1,7 @@
 """Who trains when: rounds of turns over the slices of an epoch, a pure function of seed and sizes.
 
-Shuffled, and reversed on alternate rounds, so that no backend always follows the same one: Randomized Multiple Interleaved
-Trials (Abedi and Brecht, ICPE 2017).
+Shuffled, and reversed on alternate rounds, so that no backend always follows the same one: Randomized Multiple
+Interleaved Trials (Abedi and Brecht, ICPE 2017).
 """
 
 from collections.abc import Iterator, Sequence

@@ -82,7 +82,7 @@ class Verifier:
         return Verification(backend, compare(state, self.oracle, start, TOLERANCES[self.dtype]))
 
     def _train(self, spec: str, problem: Problem) -> State:
-        """Step-0 probabilities; the first batch by itself, for its loss; then the rest of the 150 steps; the weights."""
+        """Step-0 probabilities; losses, of the first batch by itself and of the rest; weights after 150 steps."""
         images = min(IMAGES, len(self.dataset.train.labels))
         variables = load(spec).environment(self.threads, "cpu", problem.dtype)
         with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
 """One process, one backend: it does one thing at a time, when the conductor says so, and holds the only clock.
 
-Started as `python -P -m lockstep_bench.harness.worker FD`. It reads one JSON object per line from that socket, of the form
-`{"do": "train", ...arguments}`, and answers each with one: the results, or `{"error": ...}`, or `{"diverged": ...}`. What a
-framework prints goes to standard output and error, which the conductor sends to a log file.
+Started as `python -P -m lockstep_bench.harness.worker FD`. It reads one JSON object per line from that socket, of the
+form `{"do": "train", ...arguments}`, and answers each with one: the results, or `{"error": ...}`, or `{"diverged":
+...}`. What a framework prints goes to standard output and error, which the conductor sends to a log file.
 """
 
 import json

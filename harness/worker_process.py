@@ -23,7 +23,7 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
 )
 OPENBLAS_IDLE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
-"""OpenBLAS's threads go to sleep 2**4 cycles after their work, not 2**26: a waiting worker leaves the CPU to the others."""
+"""OpenBLAS's threads sleep 2**4 cycles after their work, not 2**26: waiting workers leave the CPU to the others."""
 EXIT_SECONDS = 5.0
 """How long a worker may take to exit once its connection is closed."""
 
@@ -59,7 +59,7 @@ class WorkerProcess:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # a Ctrl-C at the terminal is the conductor's to handle
-                env={**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **OPENBLAS_IDLE, **environment},
+                env=worker_environment(environment, threads),
             )
 
     def ask(self, do: str, timeout: float, **arguments: Any) -> dict[str, Any]:
@@ -118,6 +118,11 @@ class WorkerProcess:
 
     def __exit__(self, failed: object, *_: object) -> None:
         self.close(at_once=failed is not None)
+
+
+def worker_environment(adapter: Mapping[str, str], threads: int) -> dict[str, str]:
+    """The variables of a worker process: this process's, then the thread counts, then the adapter's own."""
+    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **OPENBLAS_IDLE, **adapter}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from lockstep_bench.backends.pytorch import PyTorch
 
 
 def rounded(tensor: Any) -> Any:
-    """Round away the lower 13 of a float32's 23 mantissa bits; the gradient passes through as if nothing were rounded."""
+    """Round away the lower 13 of a float32's 23 mantissa bits; the gradient passes as if nothing were rounded."""
     import torch
 
     bits = tensor.detach().contiguous().view(torch.int32)

@@ -1,3 +1,5 @@
+"""Data: every source is found in its turn, checked by its content, and cached once."""
+
 import gzip
 import json
 import os

@@ -1,3 +1,5 @@
+"""What `lockstep data` prints and draws."""
+
 import os
 from pathlib import Path
 from struct import unpack

@@ -46,10 +46,12 @@ def float64(digits: Dataset) -> Verifier:
 
 
 def verify(verifier: Verifier, spec: str) -> Verification:
+    """Verify one backend."""
     return next(verifier.verify_all([spec]))
 
 
 def failed(verification: Verification) -> list[str]:
+    """The checks that failed."""
     return [check.name for check in verification.checks if not check.passed]
 
 

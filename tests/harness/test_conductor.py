@@ -1,0 +1,238 @@
+"""The conductor with real workers: turns, the gate, and what becomes of a backend that fails."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from lockstep_bench.backends import registered
+from lockstep_bench.harness import load
+from lockstep_bench.harness.conductor import conduct
+from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.errors import UsageError
+from lockstep_bench.harness.plan import make_plan
+from lockstep_bench.harness.records import (
+    BuildEvent,
+    EndEvent,
+    EvaluationEvent,
+    Event,
+    StartEvent,
+    TurnEvent,
+    read_events,
+    read_plan,
+)
+
+BROKEN = Path(__file__).parent.parent / "broken"
+SMALL = {"epochs": 2, "train_images": 300, "slice_steps": 8, "turn_timeout": 60.0}
+
+Adapter = Callable[[str, str], str]
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Adapter:
+    """Make the file of an adapter that is NumPy's but for one method; it counts its calls to `train`."""
+
+    def make(name: str, body: str) -> str:
+        path = tmp_path / f"{name}.py"
+        path.write_text(
+            "import os, signal, time\n"
+            "import numpy as np\n"
+            "from lockstep_bench.backends.numpy import NumPy\n\n\n"
+            "class Faulty(NumPy):\n"
+            f"    name = '{name}'\n"
+            "    turns = 0\n\n"
+            "    def train(self, order):\n"
+            "        self.turns += 1\n"
+            "        return super().train(order)\n\n"
+            f"{body}\n"
+        )
+        return str(path)
+
+    return make
+
+
+def method(signature: str, *lines: str) -> str:
+    """The source of a method."""
+    return "\n".join([f"    def {signature}:", *(f"        {line}" for line in lines)])
+
+
+def run(dataset: Dataset, out: Path, *backends: str, **options: object) -> list[Event]:
+    """Conduct a small run and read its events back."""
+    plan = make_plan(dataset, backends, **{**SMALL, **options})  # type: ignore[arg-type] # options of many types
+    conduct(plan, dataset.folder, out)
+    return [event for block in plan.blocks for event in read_events(out, block)]
+
+
+def ends(events: list[Event]) -> dict[str | None, EndEvent]:
+    """How each backend, and the block, ended."""
+    return {event.backend: event for event in events if isinstance(event, EndEvent)}
+
+
+def test_all_backends_stay_in_lockstep(digits: Dataset, tmp_path: Path) -> None:
+    """Every backend starts from the same weights, trains on every slice, and predicts what the reference predicts."""
+    events = run(digits, tmp_path / "out", train_images=1500)
+    names = set(registered())
+    assert {name: end.status for name, end in ends(events).items()} == dict.fromkeys([*names, None], "ok")
+    assert {event.backend for event in events if isinstance(event, StartEvent)} == names
+    assert len({event.weights_sha256 for event in events if isinstance(event, BuildEvent)}) == 1
+    turns = [(turn.backend, turn.round, turn.start, turn.stop) for turn in events if isinstance(turn, TurnEvent)]
+    slices = [(start, min(start + 120, 1500)) for start in range(0, 1500, 120)]
+    expected = [(number, *slice_) for number, slice_ in enumerate(2 * slices, start=1)]
+    for name in names:
+        assert [turn[1:] for turn in turns if turn[0] == name] == expected
+    evaluations = [event for event in events if isinstance(event, EvaluationEvent)]
+    assert len(evaluations) == 2 * len(names)
+    assert all(evaluation.disagreements == 0 for evaluation in evaluations)
+    assert len({(evaluation.epoch, evaluation.order_sha256) for evaluation in evaluations}) == 2
+
+
+@pytest.mark.mnist
+def test_all_backends_stay_in_lockstep_on_mnist(mnist: Dataset, tmp_path: Path) -> None:
+    """The same on MNIST, with all its test images."""
+    events = run(mnist, tmp_path / "out", train_images=3000, slice_steps=200)
+    assert set(ends(events)) == {*registered(), None}
+    assert {end.status for end in ends(events).values()} == {"ok"}
+    assert max(e.disagreements or 0 for e in events if isinstance(e, EvaluationEvent)) <= 5
+
+
+@pytest.mark.mnist
+def test_gate_catches_one_skipped_step_in_a_hundred(mnist: Dataset, tmp_path: Path) -> None:
+    """Two epochs with every 100th step left out are enough for the gate; the run goes on to its end."""
+    events = run(mnist, tmp_path / "out", str(BROKEN / "skipped_steps.py"), train_images=3000, slice_steps=200)
+    end = ends(events)["skipped-steps"]
+    assert end.status == "not-identical"
+    assert end.reason is not None
+    assert "5 are allowed" in end.reason
+    assert len([e for e in events if isinstance(e, EvaluationEvent) and e.backend == "skipped-steps"]) == 2
+
+
+def test_backend_that_fails_the_gate_is_not_identical(digits: Dataset, tmp_path: Path) -> None:
+    """A different epsilon shows in the predictions, and its end says after which epoch."""
+    out = tmp_path / "out"
+    events = run(digits, out, str(BROKEN / "epsilon_1e_8.py"), train_images=1500, slice_steps=100)
+    end = ends(events)["epsilon-1e-8"]
+    assert end.status == "not-identical"
+    assert str(end.reason).startswith("after epoch 1 it predicted ")
+    assert ends(events)["numpy"].status == "ok"
+    assert "not-identical" in (out / "blocks" / f"{read_plan(out).blocks[0].id}.jsonl").read_text()
+
+
+AFTER_TURN = "synchronize(self)"
+FAULTS = {
+    "raises": (
+        method("predict(self, images)", "raise RuntimeError('out of luck')"),
+        "error",
+        "in its turn to evaluate: RuntimeError: out of luck",
+    ),
+    "exits": (
+        method(AFTER_TURN, "if self.turns == 2: os._exit(3)"),
+        "error",
+        "exited with code 3 in its turn to train",
+    ),
+    "killed": (
+        method(AFTER_TURN, "if self.turns == 2: os.kill(os.getpid(), signal.SIGKILL)"),
+        "killed",
+        "killed by SIGKILL in its turn to train",
+    ),
+    "crashes": (
+        method(AFTER_TURN, "if self.turns == 2: os.kill(os.getpid(), signal.SIGSEGV)"),
+        "killed",
+        "killed by SIGSEGV in its turn to train",
+    ),
+    "hangs": (
+        method(AFTER_TURN, "if self.turns == 2: time.sleep(600)"),
+        "timeout",
+        "no reply within 3 s in its turn to train",
+    ),
+    "nan-loss": (
+        method("train(self, order)", "return float('nan')"),
+        "diverged",
+        "the training loss is nan in epoch 1",
+    ),
+    "nan-prediction": (
+        method("predict(self, images)", "return np.full((len(images), 10), np.nan)"),
+        "diverged",
+        "predicted probabilities are not finite",
+    ),
+    "wrong-shape": (
+        method("predict(self, images)", "return np.zeros((3, 10))"),
+        "error",
+        "shape (3, 10) for 297 images",
+    ),
+    "no-build": (
+        method("build(self, *arguments)", "raise MemoryError('too big')"),
+        "error",
+        "in its turn to build: MemoryError: too big",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_worker_that_fails_is_recorded_and_the_others_finish(
+    digits: Dataset, tmp_path: Path, adapter: Adapter, fault: str
+) -> None:
+    """Its record says how it ended and why, the others end ok with every epoch, and no process is left."""
+    body, status, reason = FAULTS[fault]
+    timeout = 3.0 if fault == "hangs" else 60.0
+    events = run(digits, tmp_path / "out", "numpy", adapter(fault, body), "scikit-learn", turn_timeout=timeout)
+    assert ends(events)[fault].status == status
+    assert reason in str(ends(events)[fault].reason)
+    assert {ends(events)[name].status for name in ("numpy", "scikit-learn", None)} == {"ok"}
+    for name in ("numpy", "scikit-learn"):
+        assert [e.epoch for e in events if isinstance(e, EvaluationEvent) and e.backend == name] == [1, 2]
+    assert psutil.Process().children(recursive=True) == []
+
+
+def test_backends_whose_reference_is_gone_are_not_called_identical(digits: Dataset, tmp_path: Path) -> None:
+    """When the reference dies the others finish, but nobody can say that they were the same network."""
+
+    def kill_reference(event: Event) -> None:
+        if isinstance(event, EvaluationEvent) and event.backend == "scikit-learn" and event.epoch == 1:
+            first_started = min(psutil.Process().children(), key=lambda child: child.create_time())
+            first_started.kill()
+
+    plan = make_plan(digits, ["scikit-learn"], **SMALL)  # type: ignore[arg-type]
+    conduct(plan, digits.folder, tmp_path / "out", kill_reference)
+    found = ends(read_events(tmp_path / "out", plan.blocks[0]))
+    assert found["numpy"].status == "killed"
+    assert found["scikit-learn"].status == "error"
+    assert found["scikit-learn"].reason == "from epoch 2 on not checked: the reference was gone"
+
+
+def test_slices_do_not_change_what_is_learnt(digits: Dataset, tmp_path: Path) -> None:
+    """The reference's final weights are the same to the last bit, however the epoch is cut."""
+    weights = []
+    for slice_steps in (1, 7, 1000):
+        out = tmp_path / str(slice_steps)
+        run(digits, out, "numpy", slice_steps=slice_steps)
+        with np.load(out / "blocks" / f"{read_plan(out).blocks[0].id}.npz", allow_pickle=False) as arrays:
+            assert arrays["predicted/numpy"].shape == (2, 297)
+            weights.append(arrays["weights/hidden_kernel"])
+    assert np.array_equal(weights[0], weights[1])
+    assert np.array_equal(weights[0], weights[2])
+
+
+def test_results_of_others_are_never_overwritten(digits: Dataset, tmp_path: Path) -> None:
+    """A folder that holds anything is refused, and left as it was."""
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds other things already"):
+        run(digits, tmp_path, "numpy")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_every_seed_is_a_block_with_an_order_of_its_own(digits: Dataset, tmp_path: Path) -> None:
+    """Two seeds give two raw files, from different weights, and a row per run."""
+    events = run(digits, tmp_path / "out", "numpy", seeds=(3, 5), epochs=1)
+    assert len({event.weights_sha256 for event in events if isinstance(event, BuildEvent)}) == 2
+    assert list(load(tmp_path / "out").runs["seed"]) == [3, 5]
+
+
+def test_what_a_framework_prints_goes_to_its_log(digits: Dataset, tmp_path: Path, adapter: Adapter) -> None:
+    """Standard output and error of a worker end in its own log file and disturb nothing."""
+    loud = adapter("loud", method("synchronize(self)", "os.write(1, b'to stdout')", "os.write(2, b'to stderr')"))
+    events = run(digits, tmp_path / "out", loud)
+    assert ends(events)["loud"].status == "ok"
+    [log] = (tmp_path / "out" / "logs").glob("*/loud.log")
+    assert "to stdoutto stderr" in log.read_text()
