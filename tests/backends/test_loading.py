@@ -1,0 +1,148 @@
+"""Backends are found by looking, by name or by file, and what cannot be loaded is refused with its reason."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from lockstep_bench.backends import BackendNotFoundError, load, load_file, registered
+from lockstep_bench.backends.base import Backend
+from lockstep_bench.backends.numpy import NumPy
+
+FRAMEWORKS = ["keras", "sklearn", "tensorflow", "torch"]
+ONE = """
+from lockstep_bench.backends.numpy import NumPy
+
+
+class Mine(NumPy):
+    name = "mine"
+"""
+
+
+def adapter(folder: Path, text: str, name: str = "mine.py") -> Path:
+    """A file with that text."""
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_registered_backends_are_known_by_name_with_the_reference_first() -> None:
+    """At least the four that the suite began with; after the reference they are sorted."""
+    found = registered()
+    assert found.keys() >= {"numpy", "keras", "pytorch", "scikit-learn"}
+    assert list(found) == ["numpy", *sorted(found.keys() - {"numpy"})]
+    assert [backend.name for backend in found.values()] == list(found)
+    assert all(issubclass(backend, Backend) for backend in found.values())
+
+
+def test_listing_backends_imports_no_framework() -> None:
+    """In a new process: to list them, to ask what is missing and which environment they want, imports none."""
+    program = f"""
+import json, sys
+from lockstep_bench.backends import registered
+for backend in registered().values():
+    backend.missing()
+    backend.environment(1, "cpu", "float32")
+print(json.dumps([name for name in {FRAMEWORKS} if name in sys.modules]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == []
+
+
+@pytest.mark.parametrize("name", registered())
+def test_registered_name_loads_its_backend(name: str) -> None:
+    """`load` and `registered` agree."""
+    assert load(name).name == name
+    assert load(name) is registered()[name]
+
+
+@pytest.mark.parametrize(
+    ("typed", "nearest"), [("pytroch", "pytorch"), ("sklearn", "scikit-learn"), ("Keras", "keras")]
+)
+def test_misspelt_name_is_told_the_nearest_and_all_that_are_known(typed: str, nearest: str) -> None:
+    """The message alone is enough to try again."""
+    with pytest.raises(BackendNotFoundError) as caught:
+        load(typed)
+    assert str(caught.value) == (
+        f"there is no backend {typed}: did you mean {nearest}? known are {', '.join(registered())}"
+    )
+
+
+def test_unknown_name_is_told_what_is_known_without_a_guess() -> None:
+    """Where nothing is near, nothing is suggested."""
+    with pytest.raises(BackendNotFoundError) as caught:
+        load("zzz")
+    assert str(caught.value) == f"there is no backend zzz: known are {', '.join(registered())}"
+
+
+def test_file_with_one_backend_loads(tmp_path: Path) -> None:
+    """By its path; the class that it imported from lockstep to build on is not counted as its own."""
+    backend = load(str(adapter(tmp_path, ONE)))
+    assert (backend.name, backend.__name__) == ("mine", "Mine")
+    assert issubclass(backend, NumPy)
+
+
+def test_files_of_one_name_are_two_backends(tmp_path: Path) -> None:
+    """`a/mine.py` and `b/mine.py` do not overwrite each other."""
+    paths = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        paths.append(adapter(folder, ONE.replace("Mine", folder.name.upper()).replace('"mine"', f'"{folder.name}"')))
+    backends = [load_file(path) for path in paths]
+    assert [backend.name for backend in backends] == ["a", "b"]
+
+
+def test_missing_file_is_refused(tmp_path: Path) -> None:
+    """The message names the path."""
+    path = tmp_path / "nowhere.py"
+    with pytest.raises(BackendNotFoundError) as caught:
+        load(str(path))
+    assert str(caught.value) == f"there is no file {path}: give the path of a Python file that defines a Backend"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("raise RuntimeError('out of luck')", "RuntimeError: out of luck"),
+        ("import no_such_framework", "ModuleNotFoundError: No module named 'no_such_framework'"),
+        ("def:", "SyntaxError: "),
+    ],
+    ids=["raises", "imports what is not there", "is not Python"],
+)
+def test_file_that_cannot_be_imported_is_refused_with_the_reason(tmp_path: Path, text: str, reason: str) -> None:
+    """What the file raised is said in the one line that the user gets."""
+    path = adapter(tmp_path, text)
+    with pytest.raises(BackendNotFoundError) as caught:
+        load(str(path))
+    assert str(caught.value).startswith(f"{path} could not be imported: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("text", "defines"),
+    [
+        ("", "none"),
+        ("from lockstep_bench.backends.numpy import NumPy", "none"),
+        ("from lockstep_bench.backends import Backend\n\n\nclass Half(Backend):\n    name = 'half'", "none"),
+        (f"{ONE}\n\nclass Other(NumPy):\n    name = 'other'", "Mine, Other"),
+    ],
+    ids=["empty", "only imports one", "abstract", "two"],
+)
+def test_file_without_exactly_one_backend_is_refused(tmp_path: Path, text: str, defines: str) -> None:
+    """The message says what it defines instead."""
+    path = adapter(tmp_path, text)
+    with pytest.raises(BackendNotFoundError) as caught:
+        load(str(path))
+    assert str(caught.value) == f"{path} must define exactly one complete Backend, and defines {defines}"
+
+
+def test_missing_modules_are_found_by_their_top_level_name() -> None:
+    """A submodule of what is not installed is no error but missing."""
+
+    class Elsewhere(Backend):
+        modules: ClassVar[tuple[str, ...]] = ("numpy", "no_such_framework.neural")
+
+    assert Elsewhere.missing() == ["no_such_framework.neural"]
+    assert NumPy.missing() == []

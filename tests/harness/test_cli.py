@@ -1,0 +1,232 @@
+"""The command line as a user meets it: real processes, exit codes, files, and not one traceback."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from lockstep_bench.backends import registered
+
+BROKEN = Path(__file__).parent.parent / "broken"
+LOCKSTEP = [sys.executable, "-c", "from lockstep_bench.harness.cli import main; main()"]
+SMALL_RUN = ["run", "--dataset", "digits", "--epochs", "2", "--train-images", "300", "--slice-steps", "10"]
+
+
+def lockstep(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a folder of its own, without what the environment says about MNIST."""
+    environment = {name: value for name, value in os.environ.items() if name != "LOCKSTEP_MNIST"}
+    process = subprocess.run(
+        [*LOCKSTEP, *map(str, arguments)],
+        cwd=cwd,
+        env={**environment, "COLUMNS": "200", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in process.stdout + process.stderr
+    return process
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by its relative path."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """A small run of the core's two backends, by the command."""
+    folder = tmp_path_factory.mktemp("run")
+    process = lockstep(
+        *SMALL_RUN, "numpy", "scikit-learn", "--out", "results/mine", cwd=folder, LOCKSTEP_CACHE=str(cache)
+    )
+    assert process.returncode == 0, process.stderr
+    assert "epoch 2/2  scikit-learn: loss" in process.stdout
+    return folder / "results" / "mine"
+
+
+def test_run_leaves_tables_charts_and_a_summary(results: Path) -> None:
+    """A run ends with every table, the summary, and each chart as PNG and SVG."""
+    names = set(files(results))
+    assert {"plan.json", "runs.csv", "epochs.csv", "turns.csv", "summary.csv", "summary.md"} <= names
+    assert {f"charts/loss.{kind}" for kind in ("png", "svg")} <= names
+    runs = pd.read_csv(results / "runs.csv")
+    assert dict(zip(runs["backend"], runs["status"], strict=True)) == {"numpy": "ok", "scikit-learn": "ok"}
+    assert "digits" in (results / "summary.md").read_text().splitlines()[0]
+
+
+def test_report_makes_every_derived_file_again_byte_for_byte(results: Path, tmp_path: Path) -> None:
+    """Without its derived files a results folder is the same again after `lockstep report`."""
+    before = files(results)
+    for name in before:
+        if not name.startswith(("blocks/", "logs/", "plan.json")):
+            (results / name).unlink()
+    assert lockstep("report", results, cwd=tmp_path).returncode == 0
+    assert files(results) == before
+
+
+def test_run_into_a_folder_with_results_is_refused(results: Path, tmp_path: Path) -> None:
+    """The second run into one folder is wrong usage and changes nothing."""
+    before = files(results)
+    process = lockstep(*SMALL_RUN, "numpy", "--out", results, cwd=tmp_path)
+    assert process.returncode == 2
+    assert "holds other things already" in process.stderr
+    assert files(results) == before
+
+
+def test_run_without_mnist_says_loudly_that_it_takes_digits(tmp_path: Path) -> None:
+    """Where MNIST cannot be had, the default dataset is the digits, and standard error says so."""
+    process = lockstep(
+        *["run", "numpy", "--epochs", "1", "--out", "out"],
+        cwd=tmp_path,
+        HOME=str(tmp_path),
+        KERAS_HOME=str(tmp_path / "keras"),
+        LOCKSTEP_CACHE=str(tmp_path / "cache"),
+        # A proxy that refuses every connection stands for a machine without a network.
+        **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
+    )
+    assert process.returncode == 0, process.stderr
+    assert "digits" in process.stderr
+    assert "digits" in (tmp_path / "out" / "summary.md").read_text().splitlines()[0]
+
+
+NOT_INSTALLED = """
+from lockstep_bench.backends.numpy import NumPy
+
+
+class Missing(NumPy):
+    name = "missing"
+    modules = ("no_such_framework",)
+    extra = "missing"
+"""
+
+WRONG_USAGE = {
+    "unknown backend": (["nmpy"], "did you mean numpy?"),
+    "unknown file": (["./nothing.py"], "there is no file nothing.py"),
+    "not installed": (["./missing.py"], "install it with: pip install 'lockstep-bench[missing]'"),
+    "batch size": (["--batch-size", "0"], "batch size must be at least 1, not 0"),
+    "epochs": (["--epochs", "0"], "epochs must be at least 1, not 0"),
+    "too many images": (["--train-images", "1501"], "not between 1 and the 1,500 that digits has"),
+    "no images": (["--train-images", "0"], "not between 1 and the 1,500 that digits has"),
+    "slice": (["--slice-steps", "0"], "--slice-steps must be more than 0"),
+    "threads": (["--threads", "100000"], "--threads 100000 is more than the"),
+    "seeds": (["--seeds", "one"], "--seeds takes whole numbers"),
+    "negative seed": (["--seeds", "-1"], "--seeds takes whole numbers"),
+    "device": (["numpy", "--device", "abacus"], "does not run on abacus, only on cpu"),
+    "option": (["--no-such-option"], "No such option"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_USAGE)
+def test_wrong_usage_is_one_sentence_and_exit_code_2(tmp_path: Path, case: str) -> None:
+    """What cannot be done is refused before anything is written."""
+    (tmp_path / "missing.py").write_text(NOT_INSTALLED)
+    arguments, message = WRONG_USAGE[case]
+    process = lockstep("run", "--dataset", "digits", "--out", "out", *arguments, cwd=tmp_path)
+    assert process.returncode == 2
+    assert message in re.sub(r"\s+", " ", process.stderr)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [["report", "."], ["report", "nowhere"]])
+def test_report_on_what_are_no_results_fails(tmp_path: Path, arguments: list[str]) -> None:
+    """A folder without a plan is named, with exit code 1."""
+    process = lockstep(*arguments, cwd=tmp_path)
+    assert process.returncode == 1
+    assert "plan.json is missing" in process.stderr
+
+
+def test_named_folder_without_mnist_is_refused(tmp_path: Path) -> None:
+    """A folder that is named and bad is an error, never a fall-through to other sources."""
+    process = lockstep("data", "--data", tmp_path, cwd=tmp_path)
+    assert process.returncode == 2
+    assert str(tmp_path) in process.stderr
+
+
+def test_data_describes_the_dataset_and_draws_it(tmp_path: Path) -> None:
+    """Shapes, pixel ranges, counts and the hash are printed, and three figures written."""
+    process = lockstep("data", "--dataset", "digits", "--figures", "figures", cwd=tmp_path)
+    assert process.returncode == 0
+    assert "(1500, 28, 28)" in process.stdout
+    assert "0 to 16" in process.stdout
+    assert "0.0 to 1.0" in process.stdout
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 3
+
+
+def test_another_dataset_than_mnist_does_not_mind_where_mnist_is(tmp_path: Path) -> None:
+    """LOCKSTEP_MNIST stays set in people's shells; only --data together with another dataset is a contradiction."""
+    assert lockstep("data", "--dataset", "digits", cwd=tmp_path, LOCKSTEP_MNIST="/nowhere").returncode == 0
+    assert lockstep("data", "--dataset", "digits", "--data", "nowhere", cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.mnist
+def test_data_describes_mnist(tmp_path: Path) -> None:
+    """MNIST has the shapes and the range that everybody knows."""
+    process = lockstep("data", "--data", os.environ["LOCKSTEP_MNIST"], cwd=tmp_path)
+    assert process.returncode == 0
+    for expected in ("(60000, 28, 28)", "(10000, 28, 28)", "0 to 255", "0.0 to 1.0"):
+        assert expected in process.stdout
+
+
+def test_backends_lists_all_of_them_and_imports_none(tmp_path: Path) -> None:
+    """Every backend is listed; no framework and no plotting library is imported for it."""
+    process = lockstep("backends", cwd=tmp_path)
+    assert process.returncode == 0
+    assert all(name in process.stdout for name in registered())
+    code = (
+        "import sys; sys.argv = ['lockstep', 'backends']\n"
+        "from lockstep_bench.harness.cli import app; app(standalone_mode=False)\n"
+        "print(sorted({'tensorflow', 'keras', 'torch', 'sklearn', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.splitlines()[-1] == "[]"
+
+
+def test_verify_passes_the_same_network_and_fails_another(tmp_path: Path) -> None:
+    """Exit code 0 for the reference; 1 for an adapter with another epsilon, and the lines say what differs."""
+    assert lockstep("verify", "numpy", "--dataset", "digits", cwd=tmp_path).returncode == 0
+    process = lockstep("verify", BROKEN / "epsilon_1e_8.py", "--dataset", "digits", cwd=tmp_path)
+    assert process.returncode == 1
+    assert "FAILED epsilon-1e-8: all weights differ by" in process.stdout
+
+
+def test_run_with_a_backend_that_is_not_identical_exits_1(tmp_path: Path) -> None:
+    """The results are kept and the outcome is shown, but the command fails."""
+    process = lockstep(
+        *["run", "--dataset", "digits", "--epochs", "1", "--out", "out", BROKEN / "epsilon_1e_8.py"], cwd=tmp_path
+    )
+    assert process.returncode == 1
+    assert "epsilon-1e-8 not-identical" in process.stderr
+    assert "not-identical" in (tmp_path / "out" / "summary.md").read_text()
+    assert (tmp_path / "out" / "charts" / "loss.png").is_file()
+
+
+def test_interrupt_ends_cleanly_with_everything_so_far_reported(tmp_path: Path) -> None:
+    """Ctrl-C in the middle: exit code 1, workers gone, turns on disk, every backend shown as interrupted."""
+    process = subprocess.Popen(
+        [*LOCKSTEP, "run", "--dataset", "digits", "--epochs", "1000", "numpy", "scikit-learn", "--out", "out"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 1/1000  scikit-learn"):
+            break
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) == 2
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "interrupted: what was done until then is in out" in errors
+    assert "Traceback" not in errors
+    assert not any(worker.is_running() for worker in workers)
+    runs = pd.read_csv(tmp_path / "out" / "runs.csv")
+    assert list(runs["status"]) == ["interrupted", "interrupted"]
+    assert len(pd.read_csv(tmp_path / "out" / "epochs.csv")) >= 2

@@ -1,0 +1,272 @@
+"""What is written is read back equal, what a crash leaves is read up to there, and what is damaged is refused."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from lockstep_bench.harness.errors import LockstepError
+from lockstep_bench.harness.problem import Problem
+from lockstep_bench.harness.records import (
+    Block,
+    BlockFile,
+    BuildEvent,
+    EndEvent,
+    EvaluationEvent,
+    Event,
+    MachineEvent,
+    Plan,
+    PlannedBackend,
+    PlannedDataset,
+    StartEvent,
+    Status,
+    TurnEvent,
+    block_path,
+    read_events,
+    read_plan,
+    write_arrays,
+    write_plan,
+)
+
+BLOCK = Block(id="seed-0-threads-1-cpu", seed=0)
+PLAN = Plan(
+    lockstep="0.1.0",
+    commit="c" * 40,
+    commit_clean=True,
+    command="lockstep run --seeds 0",
+    preset="quick",
+    problem=Problem(epochs=1),
+    dataset=PlannedDataset(name="digits", sha256="5" * 64, train_images=1500, test_images=297),
+    backends=[
+        PlannedBackend(name="numpy", style="idiomatic", spec="numpy", versions={"numpy": "2.4.6"}),
+        PlannedBackend(name="mine", style="tuned", spec="./mine.py", versions={}, skip="magic is not installed"),
+    ],
+    blocks=[BLOCK],
+    threads=1,
+    device="cpu",
+    slice_steps=200,
+    turn_timeout_seconds=300.0,
+    target_error_percent=7.21,
+    machine="Some CPU, 2 CPUs, 8 GiB",
+)
+EVENTS: list[Event] = [
+    MachineEvent(machine="Some CPU", started="2025-01-01T00:00:00+00:00", details={"cpus": 2, "blas": [{"a": None}]}),
+    StartEvent(backend="numpy", start_seconds=0.5, import_seconds=0.1, versions={"numpy": "2.4.6"}),
+    BuildEvent(backend="numpy", build_seconds=0.01, weights_sha256="5" * 64),
+    EndEvent(backend="numpy", status="error", reason="Ärger: “nein”\nzwei Zeilen \u2028 und ein Bild 🐛"),
+    EndEvent(backend=None, status="ok"),
+]
+
+text = st.text(max_size=20)
+seconds = st.floats(allow_nan=False, allow_infinity=False)
+counts = st.integers(0, 2**53)
+versions = st.dictionaries(text, text, max_size=3)
+json_values = st.recursive(
+    st.none() | st.booleans() | counts | seconds | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=5,
+)
+events: st.SearchStrategy[Event] = st.one_of(
+    st.builds(MachineEvent, machine=text, started=text, details=st.dictionaries(text, json_values, max_size=3)),
+    st.builds(StartEvent, backend=text, start_seconds=seconds, import_seconds=seconds, versions=versions),
+    st.builds(BuildEvent, backend=text, build_seconds=seconds, weights_sha256=text),
+    st.builds(
+        TurnEvent,
+        backend=text,
+        **dict.fromkeys(("epoch", "round", "start", "stop", "steps"), counts),
+        **dict.fromkeys(("at_seconds", "train_seconds", "train_loss"), seconds),
+    ),
+    st.builds(
+        EvaluationEvent,
+        backend=text,
+        epoch=counts,
+        **dict.fromkeys(("predict_seconds", "evaluate_seconds"), seconds),
+        **dict.fromkeys(("train_error_percent", "test_loss", "test_error_percent"), seconds),
+        order_sha256=text,
+        disagreements=st.none() | counts,
+    ),
+    st.builds(EndEvent, backend=st.none() | text, status=st.sampled_from(get_args(Status)), reason=st.none() | text),
+)
+
+
+def write_events(folder: Path, written: list[Event]) -> Path:
+    """A block's raw file with these events."""
+    with BlockFile(folder, BLOCK) as file:
+        for event in written:
+            file.append(event)
+    return block_path(folder, BLOCK, "jsonl")
+
+
+@settings(deadline=None)
+@given(st.lists(events, max_size=4))
+def test_events_are_read_back_equal(written: list[Event]) -> None:
+    """Whatever they hold: any text, any finite number to its last bit."""
+    with TemporaryDirectory() as folder:
+        path = write_events(Path(folder), written)
+        assert path.read_bytes().count(b"\n") == len(written)
+        assert read_events(Path(folder), BLOCK) == written
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.event)
+def test_event_is_one_line_on_the_disk_at_once(tmp_path: Path, event: Event) -> None:
+    """It can be read while the block goes on, and is JSON with its kind."""
+    with BlockFile(tmp_path, BLOCK) as file:
+        file.append(event)
+        (line,) = block_path(tmp_path, BLOCK, "jsonl").read_bytes().splitlines()
+        assert json.loads(line)["event"] == event.event
+        assert read_events(tmp_path, BLOCK) == [event]
+
+
+def test_file_cut_anywhere_is_read_up_to_its_last_whole_line(tmp_path: Path) -> None:
+    """At every byte: the complete lines before the cut, and no error."""
+    path = write_events(tmp_path, EVENTS)
+    content = path.read_bytes()
+    for stop in range(len(content) + 1):
+        path.write_bytes(content[:stop])
+        assert read_events(tmp_path, BLOCK) == EVENTS[: content[:stop].count(b"\n")], f"cut after {stop} bytes"
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (b"", "the text: Invalid JSON"),
+        (b"\x00\x00\x00", "the text: Invalid JSON"),
+        (b"\xff\xfe", "the text: Invalid JSON"),
+        (b'{"event":"start","backend":"nu', "the text: Invalid JSON"),
+        (b"[]", "the text: Input should be an object"),
+        (b"{}", "the text: Unable to extract tag"),
+        (b'{"event":"stop"}', "the text: Input tag 'stop'"),
+        (b'{"event":"end","backend":null}', "end.status: Field required"),
+        (b'{"event":"end","backend":null,"status":"fine"}', "end.status: Input should be"),
+        (b'{"event":"end","backend":null,"status":"ok","more":1}', "end.more: Extra inputs are not permitted"),
+    ],
+)
+def test_damaged_line_is_refused_by_file_and_line(tmp_path: Path, damage: bytes, reason: str) -> None:
+    """Also the last one, if it is whole: a line that is no event is never passed over."""
+    path = write_events(tmp_path, EVENTS)
+    lines = path.read_bytes().splitlines()
+    for number in range(1, len(lines) + 1):
+        path.write_bytes(b"".join(line + b"\n" for line in (*lines[: number - 1], damage, *lines[number:])))
+        with pytest.raises(LockstepError) as caught:
+            read_events(tmp_path, BLOCK)
+        assert str(caught.value).startswith(f"{path}, line {number}, is not an event: {reason}")
+        assert str(caught.value).endswith("; restore the file")
+
+
+def test_block_that_was_not_begun_has_no_events(tmp_path: Path) -> None:
+    """Neither its file nor its folder need be there."""
+    assert read_events(tmp_path, BLOCK) == []
+
+
+def test_block_s_file_is_never_overwritten(tmp_path: Path) -> None:
+    """A second run of the same block cannot begin where there are raw records already."""
+    write_events(tmp_path, EVENTS)
+    with pytest.raises(FileExistsError):
+        BlockFile(tmp_path, BLOCK)
+    assert read_events(tmp_path, BLOCK) == EVENTS
+
+
+def test_events_cannot_be_changed() -> None:
+    """A record is what was measured."""
+    with pytest.raises(ValidationError, match="frozen"):
+        EVENTS[-1].status = "ok"  # type: ignore[union-attr] # which is the point
+
+
+def test_plan_is_read_back_equal(tmp_path: Path) -> None:
+    """With its Problem, into a folder that is made for it."""
+    write_plan(tmp_path / "new" / "folder", PLAN)
+    assert read_plan(tmp_path / "new" / "folder") == PLAN
+
+
+def test_reference_is_the_first_backend() -> None:
+    """The others are compared with it."""
+    assert PLAN.reference.name == "numpy"
+
+
+def test_plan_is_never_overwritten(tmp_path: Path) -> None:
+    """The folder of another run stays as it is."""
+    write_plan(tmp_path, PLAN)
+    with pytest.raises(FileExistsError):
+        write_plan(tmp_path, PLAN.model_copy(update={"threads": 2}))
+    assert read_plan(tmp_path) == PLAN
+
+
+def test_folder_without_a_plan_is_refused(tmp_path: Path) -> None:
+    """The message says what is missing, and what to give."""
+    with pytest.raises(LockstepError) as caught:
+        read_plan(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} holds no results: plan.json is missing; give a folder that `lockstep run` wrote"
+    )
+
+
+def test_text_that_is_no_plan_is_refused(tmp_path: Path) -> None:
+    """The message names the file."""
+    (tmp_path / "plan.json").write_bytes(b"{")
+    with pytest.raises(LockstepError) as caught:
+        read_plan(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'plan.json'} is not a plan: the text: Invalid JSON")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"threads": None}, "threads: Input should be a valid integer"),
+        ({"threads": "two"}, "threads: Input should be a valid integer"),
+        ({"more": 1}, "more: Extra inputs are not permitted"),
+        ({"format": 2}, "format: Input should be 1"),
+        ({"profile": "other"}, "profile: Input should be "),
+        ({"problem": {"hidden": 0}}, "problem: Value error, hidden must be at least 1, not 0"),
+        ({"problem": {"dtype": "float16"}}, "problem.dtype: Input should be 'float32' or 'float64'"),
+        ({"problem": {"momentum": 0.9}}, "problem.momentum: Unexpected keyword argument"),
+        ({"backends": [{"name": "numpy"}]}, "backends.0.style: Field required"),
+    ],
+)
+def test_plan_with_another_field_is_refused_by_name(tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    """Of a wrong type or value, unknown, of another version of the format, or inside of the Problem."""
+    content = json.dumps(json.loads(PLAN.model_dump_json()) | change)
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(LockstepError) as caught:
+        read_plan(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'plan.json'} is not a plan: {reason}")
+
+
+@pytest.mark.parametrize("field", ["lockstep", "problem", "dataset", "backends", "blocks", "machine"])
+def test_plan_without_a_field_is_refused_by_name(tmp_path: Path, field: str) -> None:
+    """Nothing that was resolved is filled in later."""
+    content = json.loads(PLAN.model_dump_json())
+    del content[field]
+    (tmp_path / "plan.json").write_text(json.dumps(content))
+    with pytest.raises(LockstepError, match=f"plan.json is not a plan: {field}: Field required"):
+        read_plan(tmp_path)
+
+
+def test_arrays_are_read_back_equal(tmp_path: Path) -> None:
+    """By name, with dtype and shape, and nothing else lies beside them."""
+    arrays = {"predicted/numpy": np.arange(6, dtype=np.uint8).reshape(2, 3), "probabilities": np.eye(3, dtype="f4")}
+    write_events(tmp_path, EVENTS)
+    write_arrays(tmp_path, BLOCK, arrays)
+    with np.load(block_path(tmp_path, BLOCK, "npz"), allow_pickle=False) as found:
+        assert sorted(found) == sorted(arrays)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(found[name], array, strict=True)
+    assert sorted(path.name for path in (tmp_path / "blocks").iterdir()) == [f"{BLOCK.id}.jsonl", f"{BLOCK.id}.npz"]
+
+
+def test_arrays_are_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A write that fails half-way leaves the former arrays; the next one that succeeds takes their place."""
+    write_events(tmp_path, EVENTS)
+    write_arrays(tmp_path, BLOCK, {"a": np.zeros(3)})
+    with pytest.raises(ValueError, match="allow_pickle"):
+        write_arrays(tmp_path, BLOCK, {"a": np.ones(3), "b": np.array([object()])})
+    with np.load(block_path(tmp_path, BLOCK, "npz")) as found:
+        assert found["a"].tolist() == [0, 0, 0]
+    write_arrays(tmp_path, BLOCK, {"a": np.ones(3)})
+    with np.load(block_path(tmp_path, BLOCK, "npz")) as found:
+        assert found["a"].tolist() == [1, 1, 1]
