@@ -9,8 +9,9 @@ from inspect import isabstract
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
+from typing import get_args
 
-from lockstep_bench.backends.base import Backend
+from lockstep_bench.backends.base import Backend, Style
 
 REFERENCE = "numpy"
 """The backend that is part of every run, and that all others are compared with."""
@@ -29,9 +30,9 @@ def registered() -> dict[str, type[Backend]]:
 
 def defined_in(module: ModuleType) -> Iterator[type[Backend]]:
     """The complete backends that a module defines itself; those that it imports are not its own."""
-    for value in vars(module).values():
-        is_backend = isinstance(value, type) and issubclass(value, Backend) and not isabstract(value)
-        if is_backend and value.__module__ == module.__name__:
+    classes = dict.fromkeys(value for value in vars(module).values() if isinstance(value, type))
+    for value in classes:
+        if issubclass(value, Backend) and not isabstract(value) and value.__module__ == module.__name__:
             yield value
 
 
@@ -66,10 +67,15 @@ def load_file(path: Path) -> type[Backend]:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # whatever a file does when it is run
         raise BackendNotFoundError(f"{path} could not be imported: {type(error).__name__}: {error}") from error
     backends = list(defined_in(module))
     if len(backends) != 1:
         names = ", ".join(backend.__name__ for backend in backends) or "none"
         raise BackendNotFoundError(f"{path} must define exactly one complete Backend, and defines {names}")
-    return backends[0]
+    [backend] = backends
+    if lacking := [name for name in ("name", "style", "packages", "modules") if not hasattr(backend, name)]:
+        raise BackendNotFoundError(f"{path}: {backend.__name__} must say its {', '.join(lacking)}")
+    if backend.style not in get_args(Style):
+        raise BackendNotFoundError(f"{path}: style must be one of {', '.join(get_args(Style))}, not {backend.style}")
+    return backend

@@ -37,16 +37,16 @@ class ScikitLearn(Backend):
             activation="softmax",
             solver="adam",
             alpha=0.0,
-            batch_size=problem.batch_size,
             learning_rate_init=problem.learning_rate,
             beta_1=problem.beta_1,
             beta_2=problem.beta_2,
             epsilon=problem.epsilon,
             shuffle=False,
+            batch_size=1,
             max_iter=0,
         )
         self.model.partial_fit(self.images[:1], self.labels[:1], classes=np.arange(problem.classes))
-        self.model.set_params(max_iter=1)
+        self.model.set_params(batch_size=problem.batch_size, max_iter=1)
 
     def train(self, order: IntArray) -> float:
         """One `partial_fit` over the images in the harness's order."""

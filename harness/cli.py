@@ -47,7 +47,7 @@ DatasetOption = Annotated[
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option(help="The folder that holds MNIST: its four IDX files, or mnist.npz.", envvar="LOCKSTEP_MNIST"),
+    typer.Option(help="The folder that holds MNIST: its four IDX files, or mnist.npz; LOCKSTEP_MNIST if not given."),
 ]
 BackendsArgument = Annotated[
     list[str] | None, typer.Argument(help="Names, or files such as ./mine.py; all that are installed if none.")

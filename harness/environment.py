@@ -71,6 +71,7 @@ def commit() -> tuple[str | None, bool | None]:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(CHECKOUT), *arguments], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    # Inside a git hook GIT_DIR names the repository of the hook, which may be another.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(CHECKOUT), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=variables).stdout.strip()

@@ -36,8 +36,10 @@ def score(probabilities: FloatArray, labels: NDArray[np.uint8]) -> Score:
         raise ValueError(f"predict returned an array of shape {probabilities.shape} for {len(labels)} images")
     if not np.isfinite(probabilities).all():
         raise DivergedError("predicted probabilities are not finite")
+    if probabilities.min() < 0:
+        raise ValueError(f"predict must return probabilities, and returned {probabilities.min():.3g}")
     furthest = np.abs(probabilities.sum(axis=1, dtype=np.float64) - 1).max()
-    if furthest > SUM_TOLERANCE or probabilities.min() < 0:
+    if furthest > SUM_TOLERANCE:
         raise ValueError(f"predict must return probabilities: a row adds up to 1 only within {furthest:.3g}")
     digits = probabilities.argmax(axis=1).astype(np.uint8)
     of_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)

@@ -1,5 +1,6 @@
 """From what a user asks for to a plan: presets, defaults, and every check that can be made beforehand."""
 
+import math
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, NamedTuple
@@ -53,6 +54,8 @@ def make_plan(
     Raises:
         UsageError: a value is out of range, or a backend named is not there or not installed.
     """
+    if preset not in PRESETS:
+        raise UsageError(f"there is no preset {preset}: take one of {', '.join(PRESETS)}")
     defaults = PRESETS[preset]
     available = len(dataset.train.labels)
     if train_images is None:
@@ -62,9 +65,10 @@ def make_plan(
             f"--train-images {train_images} is not between 1 and the {available:,} that {dataset.name} has: "
             "give a number in between"
         )
-    for option, value in (("--slice-steps", slice_steps), ("--threads", threads), ("--turn-timeout", turn_timeout)):
-        if value is not None and value <= 0:
-            raise UsageError(f"{option} must be more than 0, not {value}")
+    positive = {"--slice-steps": slice_steps, "--threads": threads, "--turn-timeout": turn_timeout, "--target": target}
+    for option, value in positive.items():
+        if value is not None and not 0 < value < math.inf:
+            raise UsageError(f"{option} must be more than 0, not {value}: give a larger number")
     seeds = list(dict.fromkeys(defaults.seeds if seeds is None else seeds))
     if not seeds or min(seeds) < 0:
         raise UsageError("--seeds takes whole numbers from 0, separated by commas: 0,1,2")
@@ -111,12 +115,12 @@ def choose_backends(specs: Sequence[str], *, device: str = "cpu", dtype: Dtype =
     """
     chosen = [_planned(spec, device, dtype) for spec in dict.fromkeys([REFERENCE, *(specs or registered())])]
     for backend in chosen:
-        if backend.skip and backend.spec in specs:
+        if backend.skip and backend.spec in (REFERENCE, *specs):
             raise UsageError(f"{backend.name} cannot run here: {backend.skip}")
     names = [backend.name for backend in chosen]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"two backends are called {name}: give one of them another name")
+            raise UsageError(f"two backends are called {name}: give one of them another `name` in its class")
     return chosen
 
 

@@ -63,6 +63,8 @@ class Problem:
             value = getattr(self, field.name)
             if field.type is int and value < 1:
                 raise ValueError(f"{field.name.replace('_', ' ')} must be at least 1, not {value}")
+            if field.type is float and not 0 < value < 1:
+                raise ValueError(f"{field.name.replace('_', ' ')} must be between 0 and 1, not {value}")
         if self.dtype not in get_args(Dtype):
             raise ValueError(f"dtype must be one of {', '.join(get_args(Dtype))}, not {self.dtype}")
 

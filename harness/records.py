@@ -22,9 +22,9 @@ Status = Literal["ok", "not-identical", "diverged", "error", "timeout", "killed"
 
 
 class Record(BaseModel):
-    """Anything that is read from disk: unknown and missing fields are errors."""
+    """Anything that is read from disk: unknown fields and numbers that are not finite are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PlannedBackend(Record):

@@ -34,7 +34,9 @@ class WorkerFailed(Exception):  # noqa: N818 - an outcome that is recorded, not 
     def __init__(self, status: Status, reason: str) -> None:
         super().__init__(reason)
         self.status: Status = status
-        self.reason = reason
+        self.reason = reason.encode(
+            errors="backslashreplace"
+        ).decode()  # whatever an exception said, it can be recorded
 
 
 class WorkerProcess:

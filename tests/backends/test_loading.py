@@ -146,3 +146,35 @@ def test_missing_modules_are_found_by_their_top_level_name() -> None:
 
     assert Elsewhere.missing() == ["no_such_framework.neural"]
     assert NumPy.missing() == []
+
+
+def test_second_name_of_a_class_is_not_a_second_backend(tmp_path: Path) -> None:
+    """An alias in the file does no harm."""
+    assert load_file(adapter(tmp_path, ONE + "\n\nAlias = Mine\n")).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("    pass", "Mine must say its name, style, packages, modules"),
+        (
+            "    name, style, packages, modules = 'mine', 'fast', (), ()",
+            "style must be one of idiomatic, tuned, not fast",
+        ),
+    ],
+)
+def test_file_whose_backend_does_not_say_what_it_is_is_refused(tmp_path: Path, body: str, reason: str) -> None:
+    """What the tables call it, and how it is written, has to be said."""
+    text = f"""
+from lockstep_bench.backends.base import Backend
+
+
+class Mine(Backend):
+    def build(self, problem, weights, train, device, threads): ...
+    def train(self, order): ...
+    def predict(self, images): ...
+    def weights(self): ...
+{body}
+"""
+    with pytest.raises(BackendNotFoundError, match=reason):
+        load_file(adapter(tmp_path, text))

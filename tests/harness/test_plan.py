@@ -153,6 +153,10 @@ def test_seed_given_twice_is_one_block(digits: Dataset) -> None:
         ({"backends": ["pytroch"]}, "there is no backend pytroch: did you mean pytorch?"),
         ({"backends": ["nowhere.py"]}, "there is no file nowhere.py: give the path of a Python file"),
         ({"backends": ["numpy"], "device": "abacus"}, "numpy cannot run here: it does not run on abacus, only on cpu"),
+        ({"backends": [], "device": "abacus"}, "numpy cannot run here: it does not run on abacus, only on cpu"),
+        ({"preset": "huge"}, "there is no preset huge: take one of quick, standard, full"),
+        ({"target": float("nan")}, "--target must be more than 0, not nan"),
+        ({"turn_timeout": float("inf")}, "--turn-timeout must be more than 0, not inf"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_what_to_do(digits: Dataset, options: dict[str, Any], message: str) -> None:
@@ -225,7 +229,7 @@ def test_two_backends_of_one_name_are_refused(tmp_path: Path, name: str) -> None
     """A file that calls itself like a registered one, the reference included: rows could not be told apart."""
     with pytest.raises(UsageError) as caught:
         choose_backends(["pytorch", adapter(tmp_path, name)])
-    assert str(caught.value) == f"two backends are called {name}: give one of them another name"
+    assert str(caught.value) == f"two backends are called {name}: give one of them another `name` in its class"
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
