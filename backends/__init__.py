@@ -1,5 +1,6 @@
 """The backends: found by looking, loaded by name or by file; no framework is imported on the way."""
 
+import re
 import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -15,6 +16,8 @@ from lockstep_bench.backends.base import Backend, Style
 
 REFERENCE = "numpy"
 """The backend that is part of every run, and that all others are compared with."""
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""What a backend may be called: names become names of files and cells of tables."""
 
 
 class BackendNotFoundError(LookupError):
@@ -76,6 +79,8 @@ def load_file(path: Path) -> type[Backend]:
     [backend] = backends
     if lacking := [name for name in ("name", "style", "packages", "modules") if not hasattr(backend, name)]:
         raise BackendNotFoundError(f"{path}: {backend.__name__} must say its {', '.join(lacking)}")
+    if not (isinstance(backend.name, str) and NAME.fullmatch(backend.name)):
+        raise BackendNotFoundError(f"{path}: name must be letters, digits, dots and dashes, not {backend.name!r}")
     if backend.style not in get_args(Style):
         raise BackendNotFoundError(f"{path}: style must be one of {', '.join(get_args(Style))}, not {backend.style}")
     return backend

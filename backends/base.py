@@ -13,6 +13,8 @@ Requirements that every backend meets:
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import ClassVar, Literal
 
@@ -56,6 +58,15 @@ class Backend(ABC):
     def missing(cls) -> list[str]:
         """The top-level modules that are not installed here, found without importing any."""
         return [module for module in cls.modules if find_spec(module.partition(".")[0]) is None]
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """The versions of its distributions, as far as they are installed; no framework is imported."""
+        found = {}
+        for name in cls.packages:
+            with suppress(PackageNotFoundError):  # tensorflow-cpu, say, offers tensorflow's module under another name
+                found[name] = version(name)
+        return found
 
     @abstractmethod
     def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:

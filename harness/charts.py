@@ -9,10 +9,10 @@ from pathlib import Path
 from textwrap import shorten, wrap
 from typing import Any, Final, NamedTuple
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.style import context
 from matplotlib.ticker import MaxNLocator
 from pandas import Series
 
@@ -69,7 +69,7 @@ def write_charts(folder: Path, results: Results) -> list[Path]:
     target = folder / "charts"
     target.mkdir(parents=True, exist_ok=True)
     paths = []
-    with rc_context(STYLE):
+    with context(["default", STYLE]):  # not the user's own settings: the same tables give the same bytes
         for name, figure in _figures(results):
             for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
                 paths.append(target / f"{name}.{suffix}")

@@ -5,7 +5,7 @@ import sys
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -84,11 +84,11 @@ def backends() -> None:
     Example: `lockstep backends`
     """
     from lockstep_bench.backends import registered
-    from lockstep_bench.harness.plan import versions, why_not
+    from lockstep_bench.harness.plan import why_not
 
     table = Table("backend", "style", "devices", "here")
     for name, backend in registered().items():
-        installed = ", ".join(f"{package} {number}" for package, number in versions(backend).items())
+        installed = ", ".join(f"{package} {number}" for package, number in backend.versions().items())
         table.add_row(name, backend.style, ", ".join(backend.devices), why_not(backend) or installed)
     console.print(table)
 
@@ -212,5 +212,14 @@ def main() -> None:
     try:
         app()
     except LockstepError as error:
-        errors.print(f"lockstep: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        fail(str(error), error.exit_code)
+    except OSError as error:  # a full disk, a folder that may not be written
+        if error.filename is None:
+            raise
+        fail(f"{error.filename}: {error.strerror}; give another path, or make room or permission there", 1)
+
+
+def fail(message: str, exit_code: int) -> NoReturn:
+    """End with a sentence."""
+    errors.print(f"lockstep: {message}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+    sys.exit(exit_code)

@@ -6,7 +6,6 @@ It imports no framework and, while a worker has its turn, does nothing but wait.
 import tempfile
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lockstep_bench.backends import load
 from lockstep_bench.harness import environment
 from lockstep_bench.harness.equivalence import allowed_disagreements, disagreements
 from lockstep_bench.harness.errors import UsageError
@@ -85,6 +83,7 @@ class BlockConductor:
         self.digits: dict[str, list[NDArray[np.uint8]]] = {}
         self.failed_gate: dict[str, str] = {}
         self.unchecked: str | None = None
+        self.agreed: dict[str, str] = {}
 
     def run(self) -> None:
         """Every turn of the block; a worker that fails is recorded and left out, the others go on."""
@@ -125,26 +124,24 @@ class BlockConductor:
         if backend.skip:
             self.emit(EndEvent(backend=backend.name, status="skipped", reason=backend.skip))
             return
-        variables = load(backend.spec).environment(plan.threads, plan.device, plan.problem.dtype)
-        worker = WorkerProcess(variables, plan.threads, self.logs / f"{backend.name}.log")
-        self.workers[backend.name] = processes.enter_context(worker)
-        reply = self._ask(backend.name, "start", backend=backend.spec)
-        seconds = perf_counter() - worker.started
-        self.emit(StartEvent(backend=backend.name, start_seconds=seconds, **reply))
-        reply = self._ask(
-            backend.name,
-            "build",
-            problem=asdict(plan.problem),
-            seed=self.block.seed,
-            dataset=str(self.dataset),
-            train_images=plan.dataset.train_images,
+        worker = WorkerProcess(
+            backend.spec,
+            dtype=plan.problem.dtype,
             device=plan.device,
             threads=plan.threads,
+            log=self.logs / f"{backend.name}.log",
+            timeout=plan.turn_timeout_seconds,
         )
+        self.workers[backend.name] = processes.enter_context(worker)
+        self.emit(StartEvent(backend=backend.name, **worker.start()))
+        reply = worker.build(plan.problem, self.block.seed, self.dataset, plan.dataset.train_images)
+        self._agree("initial weights", reply["weights_sha256"])
         self.emit(BuildEvent(backend=backend.name, **reply))
 
-    def _ask(self, name: str, do: str, **arguments: Any) -> dict[str, Any]:
-        return self.workers[name].ask(do, self.plan.turn_timeout_seconds, **arguments)
+    def _agree(self, what: str, sha256: str) -> None:
+        """Nobody trains on other arrays than the first who had them."""
+        if self.agreed.setdefault(what, sha256) != sha256:
+            raise WorkerFailed("error", f"its {what} are not those of the others")
 
     def _epoch(self, epoch: int) -> None:
         """All rounds of an epoch, then an evaluation of every backend, the reference first."""
@@ -168,7 +165,7 @@ class BlockConductor:
 
     def _train(self, name: str, epoch: int, round_: Round) -> None:
         at = perf_counter() - self.began
-        reply = self._ask(name, "train", epoch=epoch, start=round_.start, stop=round_.stop)
+        reply = self.workers[name].ask("train", epoch=epoch, start=round_.start, stop=round_.stop)
         self.emit(
             TurnEvent(
                 backend=name,
@@ -184,7 +181,8 @@ class BlockConductor:
 
     def _evaluate(self, name: str, epoch: int) -> None:
         """Evaluate, and apply the gate: a backend that fails it goes on, marked from then on."""
-        reply = self._ask(name, "evaluate", epoch=epoch)
+        reply = self.workers[name].ask("evaluate", epoch=epoch)
+        self._agree(f"images of epoch {epoch}", reply["order_sha256"])
         digits = np.array(list(reply.pop("digits")), dtype=np.uint8)
         self.digits.setdefault(name, []).append(digits)
         reference = self.digits.get(self.plan.reference.name, [])
@@ -205,9 +203,7 @@ class BlockConductor:
         if reference in self.workers:
             self._attempt(reference, self._save, reference)
         for name in list(self.workers):
-            if name in self.failed_gate:
-                self._end(name, "not-identical", self.failed_gate[name])
-            elif self.unchecked:
+            if self.unchecked:
                 self._end(name, "error", self.unchecked)
             else:
                 self._end(name, "ok")
@@ -215,11 +211,15 @@ class BlockConductor:
     def _save(self, reference: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "reference.npz"
-            self._ask(reference, "save", path=str(path))
+            self.workers[reference].ask("save", path=str(path))
             with np.load(path, allow_pickle=False) as saved:
                 self.arrays.update(saved)
 
     def _end(self, name: str, status: Status, reason: str | None = None, at_once: bool = False) -> None:
+        """Record how a backend ended; one that failed the gate is not identical, whatever became of it later."""
+        if failed := self.failed_gate.get(name):
+            later = "" if status == "ok" else f"; then {status}: {reason}"
+            status, reason = "not-identical", failed + later
         self.emit(EndEvent(backend=name, status=status, reason=reason))
         if worker := self.workers.pop(name, None):
             worker.close(at_once)

@@ -90,7 +90,7 @@ def find_dataset(dataset: str = "auto", data: Path | None = None, say: Say = lam
             )
         return _find_digits(say) if dataset == "digits" else _find_folder(Path(dataset).expanduser(), say)
     if named := data or os.environ.get("LOCKSTEP_MNIST"):
-        return _keep(MNIST, sources.read_mnist(Path(named).expanduser()), f"the folder {named}", say)
+        return _find_named(Path(named).expanduser(), say)
     try:
         return _find_mnist(say)
     except DownloadError as error:
@@ -128,6 +128,14 @@ def cache_root() -> Path:
 
     # Absolute, because the workers that open what lies there may run elsewhere.
     return Path(os.environ.get("LOCKSTEP_CACHE") or user_cache_dir("lockstep-bench")).expanduser().absolute()
+
+
+def _find_named(folder: Path, say: Say) -> Dataset:
+    """MNIST from the folder that was named for it; decoded only where the cache does not have it yet."""
+    source = f"the folder {folder}"
+    if sources.is_published(folder) and (cached := _open_cached(MNIST, say)):
+        return replace(cached, source=source)
+    return _keep(MNIST, sources.read_mnist(folder), source, say)
 
 
 def _find_mnist(say: Say) -> Dataset:

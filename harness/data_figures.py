@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.style import context
 from sklearn.decomposition import PCA
 
 from lockstep_bench.harness.data import Dataset
@@ -45,16 +46,17 @@ def draw(dataset: Dataset, folder: Path) -> list[Path]:
         OSError: the folder cannot be made or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {
-        "first-images": _gallery(dataset, 1, 4),
-        "grid": _gallery(dataset, 3, 3),
-        "components": _scatter(dataset),
-    }
     paths = []
-    for name, figure in figures.items():
-        path = folder / f"{dataset.name}-{name}.png"
-        figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})  # it would name matplotlib's version
-        paths.append(path)
+    with context("default"):  # not the user's own settings
+        figures = {
+            "first-images": _gallery(dataset, 1, 4),
+            "grid": _gallery(dataset, 3, 3),
+            "components": _scatter(dataset),
+        }
+        for name, figure in figures.items():
+            path = folder / f"{dataset.name}-{name}.png"
+            figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})  # it would name matplotlib's version
+            paths.append(path)
     return paths
 
 

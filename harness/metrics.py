@@ -23,17 +23,19 @@ class Score(NamedTuple):
     digits: NDArray[np.uint8]
 
 
-def score(probabilities: FloatArray, labels: NDArray[np.uint8]) -> Score:
+def score(probabilities: FloatArray, labels: NDArray[np.uint8], classes: int) -> Score:
     """Score class probabilities (n, classes) against labels (n,).
 
     A probability of 0 for the true class counts as the smallest normal float32, so the loss stays finite.
 
     Raises:
         DivergedError: a probability is not finite.
-        ValueError: they are not probabilities of that many images.
+        ValueError: they are not probabilities of that many images and classes.
     """
-    if probabilities.ndim != 2 or len(probabilities) != len(labels):
-        raise ValueError(f"predict returned an array of shape {probabilities.shape} for {len(labels)} images")
+    if probabilities.shape != (len(labels), classes):
+        raise ValueError(
+            f"predict returned an array of shape {probabilities.shape} for {len(labels)} images of {classes} classes"
+        )
     if not np.isfinite(probabilities).all():
         raise DivergedError("predicted probabilities are not finite")
     if probabilities.min() < 0:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, NamedTuple
 
 from lockstep_bench.backends import REFERENCE, BackendNotFoundError, load, registered
@@ -29,6 +28,8 @@ PRESETS: dict[PresetName, Preset] = {
     "standard": Preset(epochs=20, train_images=None, seeds=(0,), slice_steps=500),
     "full": Preset(epochs=20, train_images=None, seeds=(0, 1, 2, 3, 4), slice_steps=500),
 }
+LONGEST_TIMEOUT_SECONDS = 7 * 24 * 3600
+"""A turn may take a week; the system's own limit on waiting is far beyond."""
 NOTEBOOK_ERROR_PERCENT = 7.21
 """The error rate that the notebook reports that this suite grew from: the default target."""
 
@@ -69,6 +70,10 @@ def make_plan(
     for option, value in positive.items():
         if value is not None and not 0 < value < math.inf:
             raise UsageError(f"{option} must be more than 0, not {value}: give a larger number")
+    if turn_timeout > LONGEST_TIMEOUT_SECONDS:
+        raise UsageError(
+            f"--turn-timeout {turn_timeout:g} is more than {LONGEST_TIMEOUT_SECONDS:,} s: give a smaller one"
+        )
     seeds = list(dict.fromkeys(defaults.seeds if seeds is None else seeds))
     if not seeds or min(seeds) < 0:
         raise UsageError("--seeds takes whole numbers from 0, separated by commas: 0,1,2")
@@ -130,7 +135,7 @@ def _planned(spec: str, device: str, dtype: Dtype) -> PlannedBackend:
     except BackendNotFoundError as error:
         raise UsageError(str(error)) from error
     skip = why_not(backend, device, dtype)
-    return PlannedBackend(name=backend.name, style=backend.style, spec=spec, versions=versions(backend), skip=skip)
+    return PlannedBackend(name=backend.name, style=backend.style, spec=spec, versions=backend.versions(), skip=skip)
 
 
 def why_not(backend: type[Backend], device: str = "cpu", dtype: Dtype = "float32") -> str | None:
@@ -143,14 +148,3 @@ def why_not(backend: type[Backend], device: str = "cpu", dtype: Dtype = "float32
     if dtype not in backend.dtypes:
         return f"it does not compute in {dtype}, only in {', '.join(backend.dtypes)}"
     return None
-
-
-def versions(backend: type[Backend]) -> dict[str, str]:
-    """The versions of a backend's distributions, as far as they are installed."""
-    found = {}
-    for name in backend.packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

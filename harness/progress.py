@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.records import EndEvent, EvaluationEvent, Event, MachineEvent, Plan, StartEvent, TurnEvent
 from lockstep_bench.harness.schedule import steps
 
@@ -27,6 +28,7 @@ class Row:
     test_error_percent: float | None = None
     microseconds: list[float] = field(default_factory=list)
     status: str = "waiting"
+    failed_gate: bool = False
 
 
 class Progress(AbstractContextManager["Progress"]):
@@ -68,6 +70,11 @@ class Progress(AbstractContextManager["Progress"]):
             case EvaluationEvent():
                 row = self.rows[event.backend]
                 row.test_error_percent = event.test_error_percent
+                if (event.disagreements or 0) > allowed_disagreements(self.plan.dataset.test_images):
+                    row.failed_gate = True
+                    self._say(
+                        f"{event.backend}: not-identical, {event.disagreements:,} test images predicted differently"
+                    )
                 self._say(
                     f"epoch {event.epoch}/{self.plan.problem.epochs}  {event.backend}: loss {row.train_loss:.4f}, "
                     f"test error {event.test_error_percent:.2f} %, "
@@ -83,7 +90,8 @@ class Progress(AbstractContextManager["Progress"]):
 
     def _turn(self, event: TurnEvent) -> None:
         row = self.rows[event.backend]
-        row.epoch, row.train_loss, row.status = event.epoch, event.train_loss, "training"
+        row.epoch, row.train_loss = event.epoch, event.train_loss
+        row.status = "not-identical" if row.failed_gate else "training"
         row.microseconds.append(1e6 * event.train_seconds / event.steps)
         if self.training_since is None:
             self.training_since = monotonic() - event.train_seconds

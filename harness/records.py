@@ -100,7 +100,7 @@ class StartEvent(Record):
 
 
 class BuildEvent(Record):
-    """A backend stands at step 0; the hashes say which weights and training data it was given."""
+    """A backend stands at step 0; the hash says which initial weights it was given."""
 
     event: Literal["build"] = "build"
     backend: str

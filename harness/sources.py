@@ -9,7 +9,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from math import prod
 from pathlib import Path
 from struct import unpack_from
@@ -108,6 +108,14 @@ def read_mnist(folder: Path, parts: Sequence[Part] = MNIST) -> Raw:
         return read_npz(archive, parts)
     paths = _idx_files(folder, [part.file for part in parts])
     return Raw(*(_read_part(path, part, parts) for path, part in zip(paths, parts, strict=True)))
+
+
+def is_published(folder: Path, parts: Sequence[Part] = MNIST) -> bool:
+    """Whether a folder holds MNIST's four files byte for byte as they are published; nothing is unpacked to tell."""
+    known = {part.file: {part.packed, part.content} for part in parts}
+    return all(
+        bool(paths := _candidates(folder, file)) and _file_sha256(paths[0]) in hashes for file, hashes in known.items()
+    )
 
 
 def read_npz(path: Path, parts: Sequence[Part] = MNIST) -> Raw:
@@ -257,6 +265,11 @@ def _require(place: str, name: str, content: bytes, flaw: str, hashes: Mapping[s
         f"{place} is not MNIST's {name}: {flaw or other}, SHA-256 expected {expected}, found {found} "
         f"over {len(content):,} unpacked bytes; put the published file there"
     )
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _candidates(folder: Path, file: str) -> list[Path]:

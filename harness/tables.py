@@ -13,7 +13,6 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from lockstep_bench.harness import records
-from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.records import EvaluationEvent, Event, Plan, PlannedBackend, TurnEvent
 
 CONDITIONS: Final = ("machine", "dataset", "threads", "device", "profile")
@@ -37,7 +36,7 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
         *("train_seconds", "test_error_percent", "disagreements", "target_reached", *TARGET),
     ),
 }
-DIGITS: Final = {
+DECIMALS: Final = {
     **dict.fromkeys(("train_loss", "test_loss", "train_seconds", "predict_seconds"), 6),
     **dict.fromkeys(("train_error_percent", "test_error_percent", "ratio_to_reference"), 4),
     **dict.fromkeys(("start_seconds", "build_seconds", "at_seconds"), 3),
@@ -50,11 +49,6 @@ WHOLE: Final = (
     *("runs", "runs_ok", "epochs_done", "disagreements"),
 )
 """Columns of whole numbers, some of them missing; a column in neither set holds text."""
-
-CAUTION: Final = (
-    "Times per step are medians over turns; a ratio is the median over rounds, in which all train the same slice "
-    "seconds apart. **These times have no interval yet: differences of a few percent may be noise.**"
-)
 
 Some = TypeVar("Some", bound=Event)
 
@@ -77,15 +71,15 @@ def load(folder: Path | str) -> Results:
     """
     plan = records.read_plan(Path(folder))
     recorded = [(block, records.read_events(Path(folder), block)) for block in plan.blocks]
-    parts = [part for block, events in recorded for part in _parts(plan, block, events)]
-    runs = _table("runs", (_run_row(part, plan.target_error_percent) for part in parts))
-    epochs = _table("epochs", (row for part in parts for row in _epoch_rows(part)))
-    turns = _table("turns", (row for part in parts for row in _turn_rows(part)))
+    each_run = [run for block, events in recorded for run in _runs(plan, block, events)]
+    runs = _table("runs", (_run_row(run, plan.target_error_percent) for run in each_run))
+    epochs = _table("epochs", (row for run in each_run for row in _epoch_rows(run)))
+    turns = _table("turns", (row for run in each_run for row in _turn_rows(run)))
     return Results(plan, runs, epochs, turns, _summary(plan, runs, turns))
 
 
 def write_tables(folder: Path) -> Results:
-    """Write runs.csv, epochs.csv, turns.csv, summary.csv and summary.md into a results folder.
+    """Write runs.csv, epochs.csv, turns.csv and summary.csv into a results folder.
 
     Raises:
         LockstepError: as `load`; then nothing is written.
@@ -93,19 +87,18 @@ def write_tables(folder: Path) -> Results:
     results = load(folder)
     for name in COLUMNS:
         table: DataFrame = getattr(results, name)
-        table.round(DIGITS).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
-    (folder / "summary.md").write_text(_page(results), encoding="utf-8", newline="\n")
+        table.round(DECIMALS).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
     return results
 
 
 def title(results: Results) -> tuple[str, str]:
     """Dataset and machine: every page and picture of results has to name them."""
     name = results.plan.dataset.name
-    return "MNIST" if name == "mnist" else f"{name} (not MNIST)", _each(results.runs["machine"])
+    return "MNIST" if name == "mnist" else f"{name} (not MNIST)", each(results.runs["machine"])
 
 
-class _Part(NamedTuple):
-    """One backend's part of one block: the columns that identify it, its plan, why it ended, its events."""
+class _Run(NamedTuple):
+    """One backend in one block: the columns that identify it, its plan, why it ended, its events."""
 
     identity: Mapping[str, object]
     planned: PlannedBackend
@@ -117,8 +110,8 @@ class _Part(NamedTuple):
         return [event for event in self.events if isinstance(event, kind)]
 
 
-def _parts(plan: Plan, block: records.Block, events: Sequence[Event]) -> Iterator[_Part]:
-    """A block's parts in the plan's order; a block that was run elsewhere names that machine."""
+def _runs(plan: Plan, block: records.Block, events: Sequence[Event]) -> Iterator[_Run]:
+    """A block's runs in the plan's order; a block that was run elsewhere names that machine."""
     machine = next((event.machine for event in events if isinstance(event, records.MachineEvent)), plan.machine)
     for planned in plan.backends:
         own = [event for event in events if getattr(event, "backend", None) == planned.name]
@@ -128,7 +121,7 @@ def _parts(plan: Plan, block: records.Block, events: Sequence[Event]) -> Iterato
         identity = {**who, **where, "profile": plan.profile, "block": block.id}
         # An exception's text may have lines and control characters; a row, a list item and a heading may not.
         reason = "".join(sign if sign.isprintable() else " " for sign in reason)
-        yield _Part(identity, planned, " ".join(reason.split()), own)
+        yield _Run(identity, planned, " ".join(reason.split()), own)
 
 
 def _outcome(planned: PlannedBackend, events: Sequence[Event], own: Sequence[Event]) -> tuple[str, str]:
@@ -144,9 +137,9 @@ def _outcome(planned: PlannedBackend, events: Sequence[Event], own: Sequence[Eve
     return "interrupted", next(filter(None, ends), "the records stop before its end")
 
 
-def _turn_rows(part: _Part) -> Iterator[dict[str, object]]:
-    for turn in part.every(TurnEvent):
-        yield {**part.identity, **turn.model_dump(exclude={"backend"}), "microseconds_per_step": _step(turn)}
+def _turn_rows(run: _Run) -> Iterator[dict[str, object]]:
+    for turn in run.every(TurnEvent):
+        yield {**run.identity, **turn.model_dump(exclude={"backend"}), "microseconds_per_step": _step(turn)}
 
 
 def _step(turn: TurnEvent) -> float:
@@ -154,33 +147,33 @@ def _step(turn: TurnEvent) -> float:
     return 1e6 * turn.train_seconds / turn.steps
 
 
-def _epoch_rows(part: _Part) -> Iterator[dict[str, object]]:
+def _epoch_rows(run: _Run) -> Iterator[dict[str, object]]:
     """A row per evaluation; its training loss is the mean over the epoch's images, each as it was when trained on."""
-    for evaluation in part.every(EvaluationEvent):
-        turns = [turn for turn in part.every(TurnEvent) if turn.epoch == evaluation.epoch]
+    for evaluation in run.every(EvaluationEvent):
+        turns = [turn for turn in run.every(TurnEvent) if turn.epoch == evaluation.epoch]
         images = sum(turn.stop - turn.start for turn in turns)
         loss = sum(turn.train_loss * (turn.stop - turn.start) for turn in turns) / images if images else None
         seconds = sum(turn.train_seconds for turn in turns)
         yield {
-            **part.identity,
+            **run.identity,
             **evaluation.model_dump(exclude={"backend"}),
             "train_seconds": seconds,
             "train_loss": loss,
         }
 
 
-def _run_row(part: _Part, target_error_percent: float) -> dict[str, object]:
+def _run_row(run: _Run, target_error_percent: float) -> dict[str, object]:
     """One run; what was not recorded is missing."""
-    versions = part.planned.versions
-    row = {**part.identity, "reason": part.reason}
-    for start in part.every(records.StartEvent):
+    versions = run.planned.versions
+    row = {**run.identity, "reason": run.reason}
+    for start in run.every(records.StartEvent):
         versions, row["start_seconds"] = start.versions, start.start_seconds
-    for build in part.every(records.BuildEvent):
+    for build in run.every(records.BuildEvent):
         row["build_seconds"] = build.build_seconds
-    if turns := part.every(TurnEvent):
+    if turns := run.every(TurnEvent):
         row["train_seconds"] = sum(turn.train_seconds for turn in turns)
         row["microseconds_per_step"] = median(map(_step, turns))
-    evaluations = part.every(EvaluationEvent)
+    evaluations = run.every(EvaluationEvent)
     for last in evaluations[-1:]:
         row |= {"test_error_percent": last.test_error_percent, "test_loss": last.test_loss}
     row["epochs_done"] = len(evaluations)
@@ -188,23 +181,23 @@ def _run_row(part: _Part, target_error_percent: float) -> dict[str, object]:
     row["disagreements"] = max(
         (event.disagreements for event in evaluations if event.disagreements is not None), default=None
     )
-    return row | _to_target(part, target_error_percent)
+    return row | _to_target(run, target_error_percent)
 
 
-def _to_target(part: _Part, target_error_percent: float) -> dict[str, object]:
+def _to_target(run: _Run, target_error_percent: float) -> dict[str, object]:
     """Epochs and seconds to the end of the first epoch at or below the target; nothing where there is none.
 
     `own_seconds_to_target` counts from the start of the backend's process, evaluations included, but not the time in
     which it waited for the turns of others.
     """
-    evaluations = part.every(EvaluationEvent)
+    evaluations = run.every(EvaluationEvent)
     epoch = next((event.epoch for event in evaluations if event.test_error_percent <= target_error_percent), None)
     if epoch is None:
         return {}
-    training = sum(turn.train_seconds for turn in part.every(TurnEvent) if turn.epoch <= epoch)
+    training = sum(turn.train_seconds for turn in run.every(TurnEvent) if turn.epoch <= epoch)
     own = training + sum(event.evaluate_seconds for event in evaluations if event.epoch <= epoch)
-    own += sum(event.start_seconds for event in part.every(records.StartEvent))
-    own += sum(event.build_seconds for event in part.every(records.BuildEvent))
+    own += sum(event.start_seconds for event in run.every(records.StartEvent))
+    own += sum(event.build_seconds for event in run.every(records.BuildEvent))
     return {"epochs_to_target": epoch, "train_seconds_to_target": training, "own_seconds_to_target": own}
 
 
@@ -217,7 +210,7 @@ def _summary(plan: Plan, runs: DataFrame, turns: DataFrame) -> DataFrame:
     )
     parts = [
         every[["style", "dataset", "threads", "device", "profile"]].first(),
-        every["machine"].agg(_each),
+        every["machine"].agg(each),
         every["status"].agg(lambda status: next((one for one in status if one != "ok"), "ok")),
         every["disagreements"].max(),
         counts.astype("int64"),
@@ -231,7 +224,7 @@ def _summary(plan: Plan, runs: DataFrame, turns: DataFrame) -> DataFrame:
     return rank[list(COLUMNS["summary"])].astype(_types("summary")).reset_index(drop=True)
 
 
-def _each(values: "Series[str]") -> str:
+def each(values: "Series[str]") -> str:
     """The different values, in order, without the empty ones."""
     return "; ".join(filter(None, values.unique()))
 
@@ -249,86 +242,7 @@ def _table(name: str, rows: Iterable[dict[str, object]]) -> DataFrame:
 
 
 def _types(name: str) -> dict[str, str]:
-    kinds = dict.fromkeys(DIGITS, "float64") | dict.fromkeys(WHOLE, "Int64")
+    kinds = dict.fromkeys(DECIMALS, "float64") | dict.fromkeys(WHOLE, "Int64")
     if name == "runs":  # of one run, not a mean of several
         kinds["epochs_to_target"] = "Int64"
     return {column: kinds.get(column, "object") for column in COLUMNS[name]}
-
-
-def _page(results: Results) -> str:
-    """summary.md: the answer in a sentence, what failed and why, the summary as a table, how it was measured."""
-    plan, runs = results.plan, results.runs
-    other = f"**THESE ARE NOT MNIST NUMBERS:** they were measured on another dataset, {plan.dataset.name}."
-    failed = runs[runs["status"] != "ok"].groupby(["backend", "status", "epochs_done", "reason"], sort=False)["seed"]
-    failures = (
-        f"- **{backend}: {status}** after {done} of {plan.problem.epochs} epochs, "
-        f"seed {', '.join(map(str, seeds))}: {reason or 'no reason was recorded'}"
-        for (backend, status, done, reason), seeds in failed
-    )
-    parts = [
-        f"# lockstep: {' on '.join(title(results))}",
-        "" if plan.dataset.name == "mnist" else other,
-        _answer(results),
-        "\n".join(failures),
-        "\n".join(f"| {' | '.join(cells)} |" for cells in _cells(results)),
-        CAUTION,
-        "## How it was measured",
-        "\n".join(f"- {line}" for line in _conditions(results)),
-    ]
-    return "\n\n".join(filter(None, parts)) + "\n"
-
-
-def _answer(results: Results) -> str:
-    """What the tables say, in one sentence."""
-    plan, total, images = results.plan, len(results.summary), results.plan.dataset.test_images
-    ok = results.summary[results.summary["status"] == "ok"].sort_values("ratio_to_reference", kind="stable")
-    if ok.empty:
-        return "No backend came through, so there is nothing to compare."
-    low, high = (f"{error:.2f}" for error in ok["test_error_percent"].agg(["min", "max"]))
-    ended = f"ended at {low if low == high else f'{low} to {high}'} % test error"
-    best = ok.iloc[0]
-    if len(ok) == 1:
-        return f"{best['backend']} {ended}; there is no other backend to compare it with."
-    who = f"All {total} backends" if len(ok) == total else f"{len(ok)} of {total} backends came through: they"
-    differ = f"at most {ok['disagreements'].max()} of {images:,} test images predicted differently"
-    same = f"stayed the same network ({differ}, {allowed_disagreements(images)} allowed)"
-    if pd.isna(best["ratio_to_reference"]):
-        return f"{who} {ended}; there is no reference to compare them with."
-    share = f", {best['ratio_to_reference']:.2f} of {plan.reference.name}'s time per step"
-    fastest = best["backend"] + (" itself" if best["backend"] == plan.reference.name else share)
-    return f"{who} {same} and {ended}; fastest was {fastest}."
-
-
-def _cells(results: Results) -> Iterator[list[str]]:
-    """The summary for people: a header, the line that Markdown wants below it, a row per backend."""
-    target = f"{results.plan.target_error_percent:g} %"
-    shown = {
-        "microseconds_per_step": ("time per step (µs)", ",.0f"),
-        "ratio_to_reference": (f"ratio to {results.plan.reference.name}", ".2f"),
-        "train_seconds": ("training (s)", ",.1f"),
-        "test_error_percent": ("test error (%)", ".2f"),
-        "disagreements": ("images predicted differently", "d"),
-        "target_reached": (f"runs that reached {target}", "s"),
-        "epochs_to_target": (f"epochs to {target}", ".3g"),
-        "train_seconds_to_target": (f"training to {target} (s)", ",.1f"),
-    }
-    yield ["backend", "status", *(header for header, _ in shown.values())]
-    yield ["---", "---", *("---:" for _ in shown)]
-    for _, row in results.summary.iterrows():
-        numbers = ("" if pd.isna(row[column]) else format(row[column], form) for column, (_, form) in shown.items())
-        yield [row["backend"], row["status"], *numbers]
-
-
-def _conditions(results: Results) -> Iterator[str]:
-    plan, runs, dataset, problem = results.plan, results.runs, results.plan.dataset, results.plan.problem
-    yield f"machine: {_each(runs['machine'])}; {plan.threads} threads, device {plan.device}"
-    yield f"dataset: {dataset.name}, {dataset.train_images:,} training and {dataset.test_images:,} test images"
-    yield f"dataset SHA-256: {dataset.sha256}"
-    yield f"training: {problem.epochs} epochs, batch size {problem.batch_size}, {problem.dtype}, profile {plan.profile}"
-    yield f"seeds: {', '.join(str(block.seed) for block in plan.blocks)}"
-    yield f"turns: slices of {plan.slice_steps} steps, one backend at a time, each in a process of its own"
-    for backend, versions in runs.groupby("backend", sort=False)["versions"]:
-        yield f"{backend}: {_each(versions) or 'no version recorded'}"
-    changes = " with uncommitted changes" if plan.commit_clean is False else ""
-    yield f"lockstep {plan.lockstep}" + (f", commit {plan.commit}{changes}" if plan.commit else "")
-    yield f"command: `{plan.command}`"

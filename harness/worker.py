@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -41,7 +40,7 @@ class Worker:
         for module in self.backend.modules:
             import_module(module)
         seconds = perf_counter() - begin
-        return {"import_seconds": seconds, "versions": {name: version(name) for name in self.backend.packages}}
+        return {"import_seconds": seconds, "versions": self.backend.versions()}
 
     def build(
         self, problem: dict[str, Any], seed: int, dataset: str, train_images: int, device: str, threads: int
@@ -50,20 +49,27 @@ class Worker:
         data = open_dataset(Path(dataset))
         self.train_split, self.test_split = data.train.first(train_images), data.test
         self.order: Callable[[int], IntArray] = lru_cache(1)(lambda epoch: epoch_order(seed, epoch, train_images))
-        recipe = Problem(**problem)
-        weights = initial_weights(recipe, seed)
+        self.problem = Problem(**problem)
+        weights = initial_weights(self.problem, seed)
         begin = perf_counter()
-        self.backend.build(recipe, weights, self.train_split, device, threads)
+        self.backend.build(self.problem, weights, self.train_split, device, threads)
         self.backend.synchronize()
         return {"build_seconds": perf_counter() - begin, "weights_sha256": digest(weights)}
 
     def train(self, epoch: int, start: int, stop: int) -> Reply:
         """Train the images `start` to `stop` of the epoch's order. The clock sees the backend's work alone."""
         order = self.order(epoch)[start:stop]
-        begin = perf_counter()
-        loss = self.backend.train(order)
-        self.backend.synchronize()
-        seconds = perf_counter() - begin
+        try:
+            begin = perf_counter()
+            loss = self.backend.train(order)
+            self.backend.synchronize()
+            seconds = perf_counter() - begin
+        except Exception as error:
+            if all(np.isfinite(array).all() for array in self.backend.weights()):
+                raise
+            # Some frameworks refuse to go on by themselves: scikit-learn, for one.
+            raise DivergedError(f"the weights are not finite in epoch {epoch}: {error}") from error
+        loss = float(loss)
         if not math.isfinite(loss):
             raise DivergedError(f"the training loss is {loss} in epoch {epoch}")
         return {"train_seconds": seconds, "train_loss": loss}
@@ -73,8 +79,8 @@ class Worker:
         begin = perf_counter()
         probabilities = self._predict(self.test_split.images)
         predicted = perf_counter()
-        test = score(probabilities, self.test_split.labels)
-        train = score(self._predict(self.train_split.images), self.train_split.labels)
+        test = score(probabilities, self.test_split.labels, self.problem.classes)
+        train = score(self._predict(self.train_split.images), self.train_split.labels, self.problem.classes)
         return {
             "predict_seconds": predicted - begin,
             "evaluate_seconds": perf_counter() - begin,
@@ -88,10 +94,12 @@ class Worker:
     def save(self, path: str) -> Reply:
         """Write the test images' probabilities and the weights into an .npz file."""
         weights = self.backend.weights()
+        probabilities = self._predict(self.test_split.images)
+        score(probabilities, self.test_split.labels, self.problem.classes)  # are they probabilities at all?
         np.savez(
             path,
             allow_pickle=False,
-            probabilities=self._predict(self.test_split.images),
+            probabilities=probabilities,
             **{f"weights/{name}": array for name, array in weights._asdict().items()},
         )
         return {}

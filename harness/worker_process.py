@@ -7,11 +7,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Self
 
+from lockstep_bench.backends import load
+from lockstep_bench.harness.problem import Dtype, Problem
 from lockstep_bench.harness.records import Status
 
 THREAD_VARIABLES = (
@@ -43,12 +46,23 @@ class WorkerProcess:
     """A process of its own group, its affinity and environment set before it imports anything.
 
     Args:
-        environment: the adapter's variables, over the harness's own.
+        spec: the name or file of its backend.
+        dtype: the arithmetic that it will be asked for.
+        device: where it will train.
         threads: how many threads it may use, and CPUs, where the system can pin it.
         log: the file that gets what it prints.
+        timeout: how many seconds a turn may take.
+
+    Raises:
+        WorkerFailed: the adapter's `environment` raises, or returns what is no environment.
     """
 
-    def __init__(self, environment: Mapping[str, str], threads: int, log: Path) -> None:
+    def __init__(self, spec: str, *, dtype: Dtype, device: str, threads: int, log: Path, timeout: float) -> None:
+        self.spec, self.device, self.threads, self.timeout = spec, device, threads, timeout
+        try:
+            environment = worker_environment(load(spec).environment(threads, device, dtype), threads)
+        except Exception as error:  # it is the adapter's code
+            raise WorkerFailed("error", f"in its environment: {type(error).__name__}: {error}") from error
         ours, theirs = socket.socketpair()
         self.connection, self.received = ours, b""
         self.started = perf_counter()
@@ -61,22 +75,40 @@ class WorkerProcess:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # a Ctrl-C at the terminal is the conductor's to handle
-                env=worker_environment(environment, threads),
+                env=environment,
             )
 
-    def ask(self, do: str, timeout: float, **arguments: Any) -> dict[str, Any]:
-        """Give the worker a turn and wait for its reply, `timeout` seconds at most.
+    def start(self) -> dict[str, Any]:
+        """Have it import its framework; `start_seconds` counts from the start of the process."""
+        reply = self.ask("start", backend=self.spec)
+        return {"start_seconds": perf_counter() - self.started, **reply}
+
+    def build(self, problem: Problem, seed: int, dataset: Path, train_images: int) -> dict[str, Any]:
+        """Have it stand at step 0, for training on the first images of a cached dataset."""
+        return self.ask(
+            "build",
+            problem=asdict(problem),
+            seed=seed,
+            dataset=str(dataset),
+            train_images=train_images,
+            device=self.device,
+            threads=self.threads,
+        )
+
+    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+        """Give the worker a turn and wait for its reply.
 
         Raises:
             WorkerFailed: it raised, died, hung or diverged.
         """
+        deadline = perf_counter() + self.timeout
         try:
-            self.connection.settimeout(timeout)
+            self.connection.settimeout(self.timeout)
             self.connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
-            reply: dict[str, Any] = json.loads(self._line(perf_counter() + timeout))
+            reply: dict[str, Any] = json.loads(self._line(deadline))
         except TimeoutError:
             self.close(at_once=True)
-            raise WorkerFailed("timeout", f"no reply within {timeout:g} s in its turn to {do}") from None
+            raise WorkerFailed("timeout", f"no reply within {self.timeout:g} s in its turn to {do}") from None
         except (ConnectionError, json.JSONDecodeError) as error:
             raise self._death(do) from error
         if "diverged" in reply:
@@ -100,20 +132,30 @@ class WorkerProcess:
         return line
 
     def _death(self, do: str) -> WorkerFailed:
-        """What a closed connection means, by how the process ended."""
+        """What a broken connection means, by how the process ended."""
         code = self.close()
+        if code is None:
+            return WorkerFailed(
+                "error", f"broke off the connection in its turn to {do}, and ran on until it was killed"
+            )
         if code < 0:
             return WorkerFailed("killed", f"killed by {signal.Signals(-code).name} in its turn to {do}")
         return WorkerFailed("error", f"exited with code {code} in its turn to {do}")
 
-    def close(self, at_once: bool = False) -> int:
-        """Let the worker exit, or kill it with all that it started; return its exit code, negative for a signal."""
+    def close(self, at_once: bool = False) -> int | None:
+        """Let the worker exit, or kill it; what it started itself is killed in any case.
+
+        Returns:
+            Its exit code, negative for a signal; none where it had to be killed here.
+        """
         self.connection.close()
-        try:
+        with suppress(subprocess.TimeoutExpired):
             self.process.wait(0 if at_once else EXIT_SECONDS)
-        except subprocess.TimeoutExpired:
+        code = self.process.returncode
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        return self.process.wait()
+        self.process.wait()
+        return code
 
     def __enter__(self) -> Self:
         return self
@@ -123,7 +165,13 @@ class WorkerProcess:
 
 
 def worker_environment(adapter: Mapping[str, str], threads: int) -> dict[str, str]:
-    """The variables of a worker process: this process's, then the thread counts, then the adapter's own."""
+    """The variables of a worker process: this process's, then the thread counts, then the adapter's own.
+
+    Raises:
+        TypeError: the adapter's are not texts.
+    """
+    if not all(isinstance(text, str) for pair in adapter.items() for text in pair):
+        raise TypeError(f"variables must be texts, not {dict(adapter)}")
     return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **OPENBLAS_IDLE, **adapter}
 
 

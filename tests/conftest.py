@@ -42,4 +42,4 @@ def mnist(cache: Path) -> Dataset:
     """MNIST itself; only for tests marked `mnist`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LOCKSTEP_CACHE", str(cache))
-        return find_dataset("mnist")
+        return find_dataset("mnist", Path(os.environ["LOCKSTEP_MNIST"]))

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
@@ -161,6 +162,10 @@ def test_second_name_of_a_class_is_not_a_second_backend(tmp_path: Path) -> None:
             "    name, style, packages, modules = 'mine', 'fast', (), ()",
             "style must be one of idiomatic, tuned, not fast",
         ),
+        (
+            "    name, style, packages, modules = '../mine', 'tuned', (), ()",
+            "name must be letters, digits, dots and dashes, not '../mine'",
+        ),
     ],
 )
 def test_file_whose_backend_does_not_say_what_it_is_is_refused(tmp_path: Path, body: str, reason: str) -> None:
@@ -178,3 +183,14 @@ class Mine(Backend):
 """
     with pytest.raises(BackendNotFoundError, match=reason):
         load_file(adapter(tmp_path, text))
+
+
+def test_versions_are_those_installed() -> None:
+    """Of a backend's distributions, without those that are not there."""
+    backend = registered()["scikit-learn"]
+    assert backend.versions() == {name: version(name) for name in ("scikit-learn", "scipy", "numpy")}
+
+    class Partly(NumPy):
+        packages = ("numpy", "no-such-distribution")
+
+    assert Partly.versions() == {"numpy": version("numpy")}

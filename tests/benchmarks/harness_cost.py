@@ -34,7 +34,8 @@ class Chunks:
     """Consecutive chunks of one adapter's training, each driven one way or the other."""
 
     def __init__(self, backend: str, threads: int) -> None:
-        dataset = find_dataset()
+        dataset = find_dataset(say=print)
+        self.dataset = dataset.name
         problem = Problem()
         self.worker = Worker()
         self.images = len(dataset.train.labels) // problem.batch_size * problem.batch_size
@@ -101,7 +102,7 @@ def main() -> int:
         interval = bootstrap((logs,), np.median, n_resamples=2000, method="percentile", rng=0).confidence_interval
         low, high = np.exp(interval.low), np.exp(interval.high)
         print(
-            f"{backend}: driven / bare = {np.exp(np.median(logs)):.4f}, 95 % interval {low:.4f} to {high:.4f}, "
+            f"{backend} on {chunks.dataset}: driven / bare = {np.exp(np.median(logs)):.4f}, 95 % interval {low:.4f} to {high:.4f}, "
             f"{len(logs)} times A B B A of {CHUNK_STEPS} steps"
         )
     return 0 if low > 1 - LIMIT and high < 1 + LIMIT else 1

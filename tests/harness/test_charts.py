@@ -129,6 +129,16 @@ def test_every_chart_is_there_as_png_and_svg_the_same_bytes_each_time(drawn: Pat
     assert not any(mpl.__version__.encode() in content for content in first.values())
 
 
+def test_a_user_s_own_settings_change_nothing(tmp_path: Path) -> None:
+    """Fonts, sizes and colours of a matplotlibrc would make other bytes of the same tables."""
+    plain, own = (make_results(tmp_path / name, ["numpy"], epochs=1) for name in ("plain", "own"))
+    write_charts(tmp_path / "plain", plain)
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "pink", "lines.linewidth": 9}):
+        write_charts(tmp_path / "own", own)
+    for path in (tmp_path / "plain" / "charts").iterdir():
+        assert (tmp_path / "own" / "charts" / path.name).read_bytes() == path.read_bytes()
+
+
 def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path) -> None:
     """A caller's own charts look as before."""
     own = {"axes.grid": False, "svg.fonttype": "path"}

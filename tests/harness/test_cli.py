@@ -115,6 +115,7 @@ WRONG_USAGE = {
     "no images": (["--train-images", "0"], "not between 1 and the 1,500 that digits has"),
     "slice": (["--slice-steps", "0"], "--slice-steps must be more than 0"),
     "threads": (["--threads", "100000"], "--threads 100000 is more than the"),
+    "timeout": (["--turn-timeout", "1e10"], "give a smaller one"),
     "seeds": (["--seeds", "one"], "--seeds takes whole numbers"),
     "negative seed": (["--seeds", "-1"], "--seeds takes whole numbers"),
     "device": (["numpy", "--device", "abacus"], "does not run on abacus, only on cpu"),
@@ -131,6 +132,21 @@ def test_wrong_usage_is_one_sentence_and_exit_code_2(tmp_path: Path, case: str) 
     assert process.returncode == 2
     assert message in re.sub(r"\s+", " ", process.stderr)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "numpy", "--dataset", "digits", "--out", "taken/results"],
+        ["data", "--dataset", "digits", "--figures", "taken"],
+    ],
+)
+def test_place_that_cannot_be_written_is_named(tmp_path: Path, arguments: list[str]) -> None:
+    """The system's refusal is a sentence too."""
+    (tmp_path / "taken").write_text("a file, not a folder")
+    process = lockstep(*arguments, cwd=tmp_path)
+    assert process.returncode == 1
+    assert "lockstep: taken" in process.stderr
 
 
 @pytest.mark.parametrize("arguments", [["report", "."], ["report", "nowhere"]])

@@ -11,6 +11,7 @@ from lockstep_bench.backends import registered
 from lockstep_bench.harness import load
 from lockstep_bench.harness.conductor import conduct
 from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import make_plan
 from lockstep_bench.harness.records import (
@@ -84,7 +85,7 @@ def test_all_backends_stay_in_lockstep(digits: Dataset, tmp_path: Path) -> None:
         assert [turn[1:] for turn in turns if turn[0] == name] == expected
     evaluations = [event for event in events if isinstance(event, EvaluationEvent)]
     assert len(evaluations) == 2 * len(names)
-    assert all(evaluation.disagreements == 0 for evaluation in evaluations)
+    assert max(evaluation.disagreements or 0 for evaluation in evaluations) <= allowed_disagreements(297)
     assert len({(evaluation.epoch, evaluation.order_sha256) for evaluation in evaluations}) == 2
 
 
@@ -119,6 +120,31 @@ def test_backend_that_fails_the_gate_is_not_identical(digits: Dataset, tmp_path:
     assert "not-identical" in (out / "blocks" / f"{read_plan(out).blocks[0].id}.jsonl").read_text()
 
 
+def test_backend_that_failed_the_gate_stays_not_identical_whatever_comes_later(
+    digits: Dataset, tmp_path: Path, adapter: Adapter
+) -> None:
+    """Neither a crash nor an interruption afterwards hides that it was another network."""
+    wrong = method("predict(self, images)", "return np.roll(super().predict(images), self.turns > 0, axis=1)")
+    crash = method("synchronize(self)", "if self.turns == 4: os._exit(3)")
+    plan = make_plan(digits, [adapter("crashes", f"{wrong}\n\n{crash}"), adapter("interrupted", wrong)], **SMALL)  # type: ignore[arg-type]
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, EvaluationEvent) and event.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        conduct(plan, digits.folder, tmp_path / "out", interrupt)
+    found = ends(read_events(tmp_path / "out", plan.blocks[0]))
+    assert {name: end.status for name, end in found.items()} == {
+        "numpy": "interrupted",
+        "crashes": "not-identical",
+        "interrupted": "not-identical",
+        None: "interrupted",
+    }
+    assert "; then error: exited with code 3" in str(found["crashes"].reason)
+    assert "; then interrupted" in str(found["interrupted"].reason)
+
+
 AFTER_TURN = "synchronize(self)"
 FAULTS = {
     "raises": (
@@ -144,7 +170,7 @@ FAULTS = {
     "hangs": (
         method(AFTER_TURN, "if self.turns == 2: time.sleep(600)"),
         "timeout",
-        "no reply within 3 s in its turn to train",
+        "no reply within 15 s in its turn to train",
     ),
     "nan-loss": (
         method("train(self, order)", "return float('nan')"),
@@ -175,7 +201,7 @@ def test_worker_that_fails_is_recorded_and_the_others_finish(
 ) -> None:
     """Its record says how it ended and why, the others end ok with every epoch, and no process is left."""
     body, status, reason = FAULTS[fault]
-    timeout = 3.0 if fault == "hangs" else 60.0
+    timeout = 15.0 if fault == "hangs" else 60.0
     events = run(digits, tmp_path / "out", "numpy", adapter(fault, body), "scikit-learn", turn_timeout=timeout)
     assert ends(events)[fault].status == status
     assert reason in str(ends(events)[fault].reason)
@@ -183,6 +209,8 @@ def test_worker_that_fails_is_recorded_and_the_others_finish(
     for name in ("numpy", "scikit-learn"):
         assert [e.epoch for e in events if isinstance(e, EvaluationEvent) and e.backend == name] == [1, 2]
     assert psutil.Process().children(recursive=True) == []
+    for pid in tmp_path.glob("*.pid"):
+        assert not psutil.pid_exists(int(pid.read_text())) or psutil.Process(int(pid.read_text())).status() == "zombie"
 
 
 def test_backends_whose_reference_is_gone_are_not_called_identical(digits: Dataset, tmp_path: Path) -> None:

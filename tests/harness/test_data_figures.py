@@ -26,7 +26,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def dataset() -> Dataset:
     """Twenty training images, the n-th with its n-th row black, and ten test images."""
     images, labels = np.eye(28, dtype=np.float32).repeat(28, axis=1), np.arange(28, dtype=np.uint8) % 10
-    train, test = Split(images[:20], labels[:20]), Split(images[:10] / 2, labels[:10])
+    train, test = Split(images[:20], labels[:20]), Split(images[:10] / np.float32(2), labels[:10])
     return Dataset("rows", "5" * 64, "the folder rows", Path("somewhere"), train, test)
 
 
@@ -78,7 +78,7 @@ def test_a_gallery_shows_the_first_images_under_their_labels(dataset: Dataset, r
     assert figure.get_suptitle() == f"rows: the first {rows * columns} training images"
     assert [axes.get_title() for axes in figure.axes] == [f"label {label}" for label in range(rows * columns)]
     for axes, image in zip(figure.axes, dataset.train.images, strict=False):
-        assert np.array_equal(image.reshape(28, 28), axes.images[0].get_array())
+        assert np.array_equal(image.reshape(28, 28), np.asarray(axes.images[0].get_array()))
 
 
 def test_the_scatter_plot_has_all_images_in_the_colours_of_their_labels(dataset: Dataset) -> None:
@@ -89,8 +89,8 @@ def test_the_scatter_plot_has_all_images_in_the_colours_of_their_labels(dataset:
     singular = np.linalg.svd(centred.astype(np.float64), compute_uv=False)
     spread = np.sqrt((np.asarray(cloud.get_offsets()) ** 2).sum(axis=0))
     assert spread == pytest.approx(singular[:2], rel=1e-4)
-    assert len(cloud.get_offsets()) == 20
-    assert np.array_equal(dataset.train.labels, cloud.get_array())
+    assert len(np.asarray(cloud.get_offsets())) == 20
+    assert np.array_equal(dataset.train.labels, np.asarray(cloud.get_array()))
     assert (cloud.get_cmap().name, cloud.get_alpha(), cloud.get_clim()) == ("RdBu_r", 0.7, (0, 9))
     assert bar.get_yticks().tolist() == list(range(10))
     assert axes.get_title().startswith("rows: 20 training images")

@@ -12,7 +12,7 @@ from lockstep_bench.backends.numpy import NumPy
 from lockstep_bench.harness import environment
 from lockstep_bench.harness.data import Dataset
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.plan import PresetName, choose_backends, make_plan, versions, why_not
+from lockstep_bench.harness.plan import PresetName, choose_backends, make_plan, why_not
 from lockstep_bench.harness.problem import Problem, Split
 from lockstep_bench.harness.records import read_plan, write_plan
 
@@ -256,10 +256,3 @@ def test_reasons_why_not() -> None:
     assert why_not(Single) is None
     assert why_not(Single, device="cuda") == "it does not run on cuda, only on cpu"
     assert why_not(Single, dtype="float64") == "it does not compute in float64, only in float32"
-
-
-def test_versions_are_those_installed() -> None:
-    """Of every registered backend's distributions."""
-    assert versions(registered()["scikit-learn"]) == {
-        name: version(name) for name in ("scikit-learn", "scipy", "numpy")
-    }

@@ -30,7 +30,8 @@ from lockstep_bench.harness.records import (
     block_path,
     write_plan,
 )
-from lockstep_bench.harness.tables import DIGITS, Results, load, write_tables
+from lockstep_bench.harness.summary import write_summary
+from lockstep_bench.harness.tables import DECIMALS, Results, load, write_tables
 
 FILES = ("runs.csv", "epochs.csv", "turns.csv", "summary.csv", "summary.md")
 IDENTITY = ["backend", "style", "seed", "epoch", "status", "machine", "dataset", "threads", "device", "profile"]
@@ -145,6 +146,13 @@ def run_of(results: Results, backend: str, seed: int = 0) -> pd.Series:
 def summary_of(results: Results, backend: str) -> pd.Series:
     """A backend's row in the summary."""
     return results.summary.set_index("backend").loc[backend]
+
+
+def write_all(folder: Path) -> Results:
+    """Write the tables and the page."""
+    results = write_tables(folder)
+    write_summary(folder, results)
+    return results
 
 
 @pytest.fixture
@@ -312,7 +320,7 @@ def test_a_damaged_line_is_an_error_and_nothing_is_written(tmp_path: Path) -> No
     with block_path(folder, plan.blocks[0], "jsonl").open("a") as file:
         file.write("{}\n")
     with pytest.raises(LockstepError, match=r"seed-0\.jsonl, line 4"):
-        write_tables(folder)
+        write_all(folder)
     assert not [name for name in FILES if (folder / name).exists()]
 
 
@@ -327,7 +335,7 @@ def test_disagreements_are_whole_numbers_and_may_be_missing(tmp_path: Path) -> N
 
 def test_nothing_at_all_has_tables_too(tmp_path: Path) -> None:
     """No events: typed tables without rows, a run and a summary row per backend."""
-    results = write_tables(write(tmp_path, make_plan("numpy", "keras")))
+    results = write_all(write(tmp_path, make_plan("numpy", "keras")))
     assert (len(results.runs), len(results.summary), len(results.epochs), len(results.turns)) == (2, 2, 0, 0)
     assert str(results.turns["train_seconds"].dtype) == "float64"
     assert "No backend came through" in (tmp_path / "summary.md").read_text()
@@ -336,9 +344,9 @@ def test_nothing_at_all_has_tables_too(tmp_path: Path) -> None:
 def test_files_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     """Derived files depend on raw ones alone; lines end as on Unix."""
     folder = write(tmp_path, make_plan("numpy", "keras"), [*whole_run("numpy", 4, 1, 1 / 3, 1), *begin("keras")])
-    write_tables(folder)
+    write_all(folder)
     first = {name: (folder / name).read_bytes() for name in FILES}
-    write_tables(folder)
+    write_all(folder)
     assert {name: (folder / name).read_bytes() for name in FILES} == first
     assert not any(b"\r" in content or not content.endswith(b"\n") for content in first.values())
 
@@ -346,7 +354,7 @@ def test_files_are_the_same_bytes_each_time(tmp_path: Path) -> None:
 def test_columns_are_in_the_stated_order_and_rounded(tmp_path: Path) -> None:
     """Identifying columns come first; 1/3 s is 0.333333 s and 166,666.7 microseconds for each of 2 steps."""
     folder = write(tmp_path, make_plan("numpy"), whole_run("numpy", 1 / 3, 1, 4, 1))
-    write_tables(folder)
+    write_all(folder)
     for name in FILES[:-1]:
         columns = pd.read_csv(folder / name).columns.tolist()
         own = [column for column in IDENTITY if column in columns]
@@ -359,7 +367,7 @@ def test_columns_are_in_the_stated_order_and_rounded(tmp_path: Path) -> None:
 def test_every_column_of_measured_numbers_has_digits(pair: Results) -> None:
     """A float that is not rounded would differ in its last digits from one machine to the next."""
     for table in pair[1:]:
-        assert set(table.select_dtypes("float64").columns) <= set(DIGITS)
+        assert set(table.select_dtypes("float64").columns) <= set(DECIMALS)
         assert not table.select_dtypes("object").map(lambda value: isinstance(value, float)).to_numpy().any()
 
 
@@ -367,7 +375,7 @@ def test_the_page_says_what_the_data_say(tmp_path: Path) -> None:
     """Same network, error, fastest and by how much, in a sentence; keras takes half of numpy's time."""
     keras = [event for event in whole_run("keras", 2, 0.5, 2, 0.5) if not isinstance(event, EvaluationEvent)]
     keras[-1:-1] = [evaluation("keras", 2, 5.52, 4)]
-    write_tables(write(tmp_path, make_plan("numpy", "keras"), [*whole_run("numpy", 4, 1, 4, 1), *keras]))
+    write_all(write(tmp_path, make_plan("numpy", "keras"), [*whole_run("numpy", 4, 1, 4, 1), *keras]))
     page = (tmp_path / "summary.md").read_text()
     assert page.startswith("# lockstep: MNIST on this machine\n")
     assert (
@@ -384,7 +392,7 @@ def test_the_page_says_what_failed_and_warns_of_other_data(tmp_path: Path) -> No
     """A failure has its reason, other data a loud warning, a dirty checkout its mention."""
     plan = make_plan("numpy", "keras", dataset="digits").model_copy(update={"commit_clean": False})
     events = [*whole_run("numpy", 4, 1, 4, 1), *begin("keras"), end("keras", "timeout", "a turn took over 300 s")]
-    write_tables(write(tmp_path, plan, events))
+    write_all(write(tmp_path, plan, events))
     page = (tmp_path / "summary.md").read_text()
     assert "**THESE ARE NOT MNIST NUMBERS:**" in page
     assert "# lockstep: digits (not MNIST) on" in page

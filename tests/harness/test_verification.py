@@ -1,11 +1,13 @@
 """`lockstep verify`: honest backends pass, and each way of being another network is caught."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lockstep_bench.backends import registered
 from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import choose_backends
 from lockstep_bench.harness.problem import Dtype
 from lockstep_bench.harness.verification import Verification, Verifier
@@ -80,7 +82,12 @@ def test_every_backend_is_the_oracle_on_mnist(mnist: Dataset, dtype: Dtype) -> N
     assert all(verification.passed for verification in verifications), [list(v.lines()) for v in verifications]
 
 
-@pytest.mark.parametrize("stem", sorted(path.stem for path in BROKEN.glob("*.py")))
+def test_every_broken_adapter_has_its_check() -> None:
+    """None is added without saying what catches it, and none is lost."""
+    assert sorted(CAUGHT_BY) == sorted(path.stem for path in BROKEN.glob("*.py"))
+
+
+@pytest.mark.parametrize("stem", CAUGHT_BY)
 def test_broken_adapter_is_caught(float32: Verifier, stem: str) -> None:
     """The adapter runs to its end, and the check that knows its fault fails."""
     verification = verify(float32, str(BROKEN / f"{stem}.py"))
@@ -101,9 +108,31 @@ def test_backend_that_raises_fails_with_its_reason(float32: Verifier, tmp_path: 
     verification = verify(float32, str(path))
     assert not verification.passed
     assert verification.failure == "error: in its turn to train: RuntimeError: out of luck"
+    assert "Traceback" in verification.log
 
 
 def test_reference_stays_out_of_a_verification_that_does_not_name_it(float32: Verifier) -> None:
     """Only what is named is verified."""
     assert [v.backend.name for v in float32.verify_all(["scikit-learn"])] == ["scikit-learn"]
     assert choose_backends(["scikit-learn"])[0].name == "numpy"
+
+
+@pytest.mark.parametrize("shape", ["(len(images), 1)", "(len(images), 11)", "(3, 10)"])
+def test_backend_with_other_shapes_fails_with_its_reason(float32: Verifier, tmp_path: Path, shape: str) -> None:
+    """What would broadcast is refused as well."""
+    path = tmp_path / "shapes.py"
+    path.write_text(
+        "import numpy as np\n"
+        "from lockstep_bench.backends.numpy import NumPy\n\n\n"
+        "class Shapes(NumPy):\n"
+        "    name = 'shapes'\n\n"
+        "    def predict(self, images):\n"
+        f"        return np.full({shape}, 0.1)\n"
+    )
+    assert "predict returned an array of shape" in str(verify(float32, str(path)).failure)
+
+
+def test_dataset_too_small_to_verify_on_is_refused(digits: Dataset) -> None:
+    """Fewer images would mean fewer steps than are promised."""
+    with pytest.raises(UsageError, match="fewer than the 743 training images"):
+        Verifier(replace(digits, train=digits.train.first(742)))
