@@ -190,7 +190,7 @@ def test_versions_are_those_installed() -> None:
     backend = registered()["scikit-learn"]
     assert backend.versions() == {name: version(name) for name in ("scikit-learn", "scipy", "numpy")}
 
-    class Partly(NumPy):
+    class Partly(Backend):
         packages = ("numpy", "no-such-distribution")
 
     assert Partly.versions() == {"numpy": version("numpy")}

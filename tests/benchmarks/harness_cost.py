@@ -102,8 +102,8 @@ def main() -> int:
         interval = bootstrap((logs,), np.median, n_resamples=2000, method="percentile", rng=0).confidence_interval
         low, high = np.exp(interval.low), np.exp(interval.high)
         print(
-            f"{backend} on {chunks.dataset}: driven / bare = {np.exp(np.median(logs)):.4f}, 95 % interval {low:.4f} to {high:.4f}, "
-            f"{len(logs)} times A B B A of {CHUNK_STEPS} steps"
+            f"{backend} on {chunks.dataset}: driven / bare = {np.exp(np.median(logs)):.4f}, "
+            f"95 % interval {low:.4f} to {high:.4f}, {len(logs)} times A B B A of {CHUNK_STEPS} steps"
         )
     return 0 if low > 1 - LIMIT and high < 1 + LIMIT else 1
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
@@ -68,6 +69,7 @@ def make_results(
         with BlockFile(folder, block) as file:
             file.append(MachineEvent(machine=machine, started="2026-01-01T00:00:00+00:00", details={}))
             for place, backend in enumerate(plan.backends):
+                status: Status
                 _, status, reason, done = failed if failed and failed[0] == backend.name else ("", "ok", None, epochs)
                 for epoch in range(1, done + 1):
                     error = 20 / epoch + block.seed / 10 + place * apart
@@ -141,7 +143,7 @@ def test_a_user_s_own_settings_change_nothing(tmp_path: Path) -> None:
 
 def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path) -> None:
     """A caller's own charts look as before."""
-    own = {"axes.grid": False, "svg.fonttype": "path"}
+    own: Any = {"axes.grid": False, "svg.fonttype": "path"}
     with mpl.rc_context(own):
         write_charts(tmp_path, make_results(tmp_path, ["numpy"], epochs=1))
         assert {name: mpl.rcParams[name] for name in own} == own
@@ -209,7 +211,7 @@ def test_a_failed_backend_is_named_with_its_status(tmp_path: Path, status: Statu
     ],
     ids=["one epoch", "one backend", "three seeds", "two seeds, one failure", "no reference", "thirteen backends"],
 )
-def test_odd_cases_are_drawn_without_a_warning(tmp_path: Path, case: dict[str, object]) -> None:
+def test_odd_cases_are_drawn_without_a_warning(tmp_path: Path, case: dict[str, Any]) -> None:
     """Every backend is named in every chart."""
     results = make_results(tmp_path, **case)
     write_charts(tmp_path, results)

@@ -213,9 +213,8 @@ def test_verify_passes_the_same_network_and_fails_another(tmp_path: Path) -> Non
 
 def test_run_with_a_backend_that_is_not_identical_exits_1(tmp_path: Path) -> None:
     """The results are kept and the outcome is shown, but the command fails."""
-    process = lockstep(
-        *["run", "--dataset", "digits", "--epochs", "1", "--out", "out", BROKEN / "epsilon_1e_8.py"], cwd=tmp_path
-    )
+    broken = str(BROKEN / "epsilon_1e_8.py")
+    process = lockstep("run", "--dataset", "digits", "--epochs", "1", "--out", "out", broken, cwd=tmp_path)
     assert process.returncode == 1
     assert "epsilon-1e-8 not-identical" in process.stderr
     assert "not-identical" in (tmp_path / "out" / "summary.md").read_text()

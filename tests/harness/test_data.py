@@ -8,9 +8,11 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from random import Random
 from struct import pack
 from threading import Thread
 from typing import Any
@@ -79,7 +81,7 @@ def write_npz(path: Path, **changed: np.ndarray) -> Path:
     """A mnist.npz as Keras makes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {part.key: array for part, array in zip(PARTS, RAW, strict=True)}
-    np.savez_compressed(path, **{**arrays, **changed})
+    np.savez_compressed(path, allow_pickle=False, **{**arrays, **changed})
     return path
 
 
@@ -135,7 +137,7 @@ def serve() -> Iterator[Serve]:
     """Start mirrors that stop when the test ends."""
     running = []
 
-    def start(files: dict[str, bytes], **behaviour: int) -> Mirror:
+    def start(files: dict[str, bytes], **behaviour: Any) -> Mirror:
         mirror = Mirror(files, **behaviour)
         thread = Thread(target=mirror.serve_forever, args=(0.01,))
         thread.start()
@@ -181,7 +183,9 @@ def small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @given(st.integers(1, 4), st.sampled_from([1, 3]), st.booleans(), st.randoms())
-def test_an_idx_file_reads_as_the_array_it_was_written_from(count: int, dimensions: int, packed: bool, random) -> None:
+def test_an_idx_file_reads_as_the_array_it_was_written_from(
+    count: int, dimensions: int, packed: bool, random: Random
+) -> None:
     """Reading undoes writing, for images and labels, gzipped or not."""
     shape = (count, 28, 28)[:dimensions]
     array = np.frombuffer(random.randbytes(int(np.prod(shape))), np.uint8).reshape(shape)
@@ -591,8 +595,13 @@ def another_scale(folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps({**manifest, "scale": 16}))
 
 
+def damage_file(folder: Path, file: str) -> None:
+    """Change one bit of a file of the cache."""
+    flip(folder / file)
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    **{f"{file} changed": lambda folder, file=file: flip(folder / file) for file in ARRAYS},
+    **{f"{file} changed": partial(damage_file, file=file) for file in ARRAYS},
     "array missing": lambda folder: (folder / ARRAYS[0]).unlink(),
     "array cut": lambda folder: (folder / ARRAYS[0]).write_bytes((folder / ARRAYS[0]).read_bytes()[:-1]),
     "manifest missing": lambda folder: (folder / "manifest.json").unlink(),

@@ -140,12 +140,15 @@ def run_of(results: Results, backend: str, seed: int = 0) -> pd.Series:
     """The one row of a run."""
     runs = results.runs
     (index,) = runs.index[(runs["backend"] == backend) & (runs["seed"] == seed)]
-    return runs.loc[index]
+    row: pd.Series = runs.loc[index]
+    return row
 
 
 def summary_of(results: Results, backend: str) -> pd.Series:
     """A backend's row in the summary."""
-    return results.summary.set_index("backend").loc[backend]
+    row = results.summary.set_index("backend").loc[backend]
+    assert isinstance(row, pd.Series)
+    return row
 
 
 def write_all(folder: Path) -> Results:
@@ -373,8 +376,9 @@ def test_every_column_of_measured_numbers_has_digits(pair: Results) -> None:
 
 def test_the_page_says_what_the_data_say(tmp_path: Path) -> None:
     """Same network, error, fastest and by how much, in a sentence; keras takes half of numpy's time."""
-    keras = [event for event in whole_run("keras", 2, 0.5, 2, 0.5) if not isinstance(event, EvaluationEvent)]
-    keras[-1:-1] = [evaluation("keras", 2, 5.52, 4)]
+    *keras, end_of_keras = whole_run("keras", 2, 0.5, 2, 0.5)
+    keras = [event for event in keras if not isinstance(event, EvaluationEvent)]
+    keras += [evaluation("keras", 2, 5.52, 4), end_of_keras]
     write_all(write(tmp_path, make_plan("numpy", "keras"), [*whole_run("numpy", 4, 1, 4, 1), *keras]))
     page = (tmp_path / "summary.md").read_text()
     assert page.startswith("# lockstep: MNIST on this machine\n")
