@@ -59,9 +59,9 @@ def _answer(results: Results) -> str:
     same = f"stayed the same network ({differ}, {allowed_disagreements(images)} allowed)"
     if pd.isna(best["ratio_to_reference"]):
         return f"{who} {ended}; there is no reference to compare them with."
-    share = f", {best['ratio_to_reference']:.2f} of {plan.reference.name}'s time per step"
-    fastest = best["backend"] + (" itself" if best["backend"] == plan.reference.name else share)
-    return f"{who} {same} and {ended}; fastest was {fastest}."
+    others = ok[ok["backend"] != plan.reference.name]
+    took = (f"{row['backend']} {row['ratio_to_reference']:.2f}" for _, row in others.iterrows())
+    return f"{who} {same} and {ended}. Time per step relative to {plan.reference.name}: {', '.join(took)}."
 
 
 def _cells(results: Results) -> Iterator[list[str]]:

@@ -375,7 +375,7 @@ def test_every_column_of_measured_numbers_has_digits(pair: Results) -> None:
 
 
 def test_the_page_says_what_the_data_say(tmp_path: Path) -> None:
-    """Same network, error, fastest and by how much, in a sentence; keras takes half of numpy's time."""
+    """Same network, error, and time per step, in two sentences; keras takes half of numpy's time."""
     *keras, end_of_keras = whole_run("keras", 2, 0.5, 2, 0.5)
     keras = [event for event in keras if not isinstance(event, EvaluationEvent)]
     keras += [evaluation("keras", 2, 5.52, 4), end_of_keras]
@@ -384,7 +384,7 @@ def test_the_page_says_what_the_data_say(tmp_path: Path) -> None:
     assert page.startswith("# lockstep: MNIST on this machine\n")
     assert (
         "All 2 backends stayed the same network (at most 4 of 10,000 test images predicted differently, 5 allowed) and "
-        "ended at 5.50 to 5.52 % test error; fastest was keras, 0.50 of numpy's time per step."
+        "ended at 5.50 to 5.52 % test error. Time per step relative to numpy: keras 0.50."
     ) in page
     assert "no interval yet" in page
     assert "| keras | ok | 750,000 | 0.50 | 5.0 | 5.52 | 4 | 1 of 1 | 2 | 5.0 |" in page
