@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -26,7 +27,7 @@ from lockstep_bench.harness.records import (
 )
 
 BROKEN = Path(__file__).parent.parent / "broken"
-SMALL = {"epochs": 2, "train_images": 300, "slice_steps": 8, "turn_timeout": 60.0}
+SMALL: dict[str, Any] = {"epochs": 2, "train_images": 300, "slice_steps": 8, "turn_timeout": 60.0}
 
 Adapter = Callable[[str, str], str]
 
@@ -59,9 +60,9 @@ def method(signature: str, *lines: str) -> str:
     return "\n".join([f"    def {signature}:", *(f"        {line}" for line in lines)])
 
 
-def run(dataset: Dataset, out: Path, *backends: str, **options: object) -> list[Event]:
+def run(dataset: Dataset, out: Path, *backends: str, **options: Any) -> list[Event]:
     """Conduct a small run and read its events back."""
-    plan = make_plan(dataset, backends, **{**SMALL, **options})  # type: ignore[arg-type] # options of many types
+    plan = make_plan(dataset, backends, **{**SMALL, **options})
     conduct(plan, dataset.folder, out)
     return [event for block in plan.blocks for event in read_events(out, block)]
 
@@ -126,7 +127,7 @@ def test_backend_that_failed_the_gate_stays_not_identical_whatever_comes_later(
     """Neither a crash nor an interruption afterwards hides that it was another network."""
     wrong = method("predict(self, images)", "return np.roll(super().predict(images), self.turns > 0, axis=1)")
     crash = method("synchronize(self)", "if self.turns == 4: os._exit(3)")
-    plan = make_plan(digits, [adapter("crashes", f"{wrong}\n\n{crash}"), adapter("interrupted", wrong)], **SMALL)  # type: ignore[arg-type]
+    plan = make_plan(digits, [adapter("crashes", f"{wrong}\n\n{crash}"), adapter("interrupted", wrong)], **SMALL)
 
     def interrupt(event: Event) -> None:
         if isinstance(event, EvaluationEvent) and event.epoch == 2:
@@ -221,7 +222,7 @@ def test_backends_whose_reference_is_gone_are_not_called_identical(digits: Datas
             first_started = min(psutil.Process().children(), key=lambda child: child.create_time())
             first_started.kill()
 
-    plan = make_plan(digits, ["scikit-learn"], **SMALL)  # type: ignore[arg-type]
+    plan = make_plan(digits, ["scikit-learn"], **SMALL)
     conduct(plan, digits.folder, tmp_path / "out", kill_reference)
     found = ends(read_events(tmp_path / "out", plan.blocks[0]))
     assert found["numpy"].status == "killed"
