@@ -24,11 +24,9 @@ class Keras(Backend):
 
     @classmethod
     def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
-        """Keras's engine, TensorFlow's threads, and no advice on standard error."""
+        """Keras's engine, and no advice on standard error."""
         return {
             "KERAS_BACKEND": "tensorflow",
-            "TF_NUM_INTRAOP_THREADS": str(threads),
-            "TF_NUM_INTEROP_THREADS": str(threads),
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "CUDA_VISIBLE_DEVICES": "-1",
         }

@@ -128,7 +128,11 @@ def run(
     train_images: Annotated[int | None, typer.Option(help="How many training images: the first so many.")] = None,
     batch_size: Annotated[int, typer.Option(help="Images per step.")] = 15,
     slice_steps: Annotated[int | None, typer.Option(help="Steps per turn.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads for every backend; all CPUs if not given.")] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="CPU threads for every backend; all CPUs if not given; 1,2 to run both.")
+    ] = None,
+    replicates: Annotated[int, typer.Option(help="How often to run all of it, in new processes.")] = 1,
+    aa: Annotated[bool, typer.Option("--aa", help="Run the reference twice: their ratio is noise alone.")] = False,
     device: Annotated[str, typer.Option(help="Where to train: cpu, or what a backend offers beside it.")] = "cpu",
     dataset: DatasetOption = "auto",
     data: DataOption = None,
@@ -150,12 +154,14 @@ def run(
         found,
         backends or [],
         preset=preset.value,
-        seeds=_seeds(seeds),
+        seeds=_numbers("--seeds", seeds),
         epochs=epochs,
         train_images=train_images,
         batch_size=batch_size,
         slice_steps=slice_steps,
-        threads=threads,
+        threads=_numbers("--threads", threads),
+        replicates=replicates,
+        aa=aa,
         device=device,
         target=target,
         turn_timeout=turn_timeout,
@@ -175,11 +181,11 @@ def run(
         raise LockstepError(f"not every run ended ok: {failed}; {out / 'runs.csv'} has every outcome")
 
 
-def _seeds(text: str | None) -> list[int] | None:
+def _numbers(option: str, text: str | None) -> list[int] | None:
     try:
         return None if text is None else [int(part) for part in text.split(",")]
     except ValueError:
-        raise UsageError(f"--seeds takes whole numbers separated by commas, such as 0,1,2, not {text}") from None
+        raise UsageError(f"{option} takes whole numbers separated by commas, such as 1,2, not {text}") from None
 
 
 @app.command()

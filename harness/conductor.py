@@ -1,11 +1,12 @@
 """The conductor: starts a worker per backend, gives one turn at a time, checks after every epoch, and records it all.
 
-It imports no framework and, while a worker has its turn, does nothing but wait.
+It imports no framework and, while a worker has its turn, does nothing but wait. What it measures of a turn's conditions
+it reads before and after.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -14,7 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lockstep_bench.backends import REFERENCE
 from lockstep_bench.harness import environment
+from lockstep_bench.harness.conditions import Watch
 from lockstep_bench.harness.equivalence import allowed_disagreements, disagreements
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.records import (
@@ -24,6 +27,8 @@ from lockstep_bench.harness.records import (
     EndEvent,
     EvaluationEvent,
     Event,
+    ExtraEvent,
+    FloorEvent,
     MachineEvent,
     Plan,
     PlannedBackend,
@@ -35,6 +40,9 @@ from lockstep_bench.harness.records import (
 )
 from lockstep_bench.harness.schedule import Round, epoch_rounds, steps
 from lockstep_bench.harness.worker_process import WorkerFailed, WorkerProcess
+
+FLOOR = "_floor"
+"""The worker that measures what the machine can do at best; no backend can be called that."""
 
 Observer = Callable[[Event], None]
 
@@ -80,6 +88,7 @@ class BlockConductor:
         self.plan, self.block, self.dataset, self.logs, self.emit = plan, block, dataset, logs, emit
         self.arrays: dict[str, NDArray[Any]] = {}
         self.workers: dict[str, WorkerProcess] = {}
+        self.floor: WorkerProcess | None = None
         self.digits: dict[str, list[NDArray[np.uint8]]] = {}
         self.failed_gate: dict[str, str] = {}
         self.unchecked: str | None = None
@@ -99,6 +108,7 @@ class BlockConductor:
             try:
                 for backend in self.plan.backends:
                     self._attempt(backend.name, self._start, backend, processes)
+                self._start_floor(processes)
                 for epoch in range(1, self.plan.problem.epochs + 1):
                     self._epoch(epoch)
                 self._finish()
@@ -124,19 +134,28 @@ class BlockConductor:
         if backend.skip:
             self.emit(EndEvent(backend=backend.name, status="skipped", reason=backend.skip))
             return
-        worker = WorkerProcess(
-            backend.spec,
-            dtype=plan.problem.dtype,
-            device=plan.device,
-            threads=plan.threads,
-            log=self.logs / f"{backend.name}.log",
-            timeout=plan.turn_timeout_seconds,
-        )
-        self.workers[backend.name] = processes.enter_context(worker)
+        worker = self.workers[backend.name] = processes.enter_context(self._process(backend.spec, backend.name))
         self.emit(StartEvent(backend=backend.name, **worker.start()))
         reply = worker.build(plan.problem, self.block.seed, self.dataset, plan.dataset.train_images)
         self._agree("initial weights", reply["weights_sha256"])
         self.emit(BuildEvent(backend=backend.name, **reply))
+
+    def _process(self, spec: str, name: str) -> WorkerProcess:
+        return WorkerProcess(
+            spec,
+            dtype=self.plan.problem.dtype,
+            device=self.plan.device,
+            threads=self.block.threads,
+            log=self.logs / f"{name}.log",
+            timeout=self.plan.turn_timeout_seconds,
+        )
+
+    def _start_floor(self, processes: ExitStack) -> None:
+        """Start the worker that measures the floor; a run without it is a run all the same."""
+        with suppress(WorkerFailed):
+            worker = processes.enter_context(self._process(REFERENCE, FLOOR))
+            worker.start()
+            self.floor = worker
 
     def _agree(self, what: str, sha256: str) -> None:
         """Nobody trains on other arrays than the first who had them."""
@@ -147,7 +166,7 @@ class BlockConductor:
         """All rounds of an epoch, then an evaluation of every backend, the reference first."""
         plan = self.plan
         rounds = epoch_rounds(
-            list(self.workers),
+            [*self.workers, FLOOR],
             seed=self.block.seed,
             epoch=epoch,
             images=plan.dataset.train_images,
@@ -155,8 +174,11 @@ class BlockConductor:
             slice_steps=plan.slice_steps,
         )
         for round_ in rounds:
-            for name in self._still_there(round_.backends):
-                self._attempt(name, self._train, name, epoch, round_)
+            for name in round_.backends:
+                if name == FLOOR:
+                    self._measure_floor(round_)
+                elif name in self.workers:
+                    self._attempt(name, self._train, name, epoch, round_)
         for name in self._still_there(list(self.workers)):
             self._attempt(name, self._evaluate, name, epoch)
 
@@ -164,8 +186,11 @@ class BlockConductor:
         return (name for name in names if name in self.workers)
 
     def _train(self, name: str, epoch: int, round_: Round) -> None:
+        others = {other: worker.process.pid for other, worker in self._processes() if other != name}
         at = perf_counter() - self.began
+        watch = Watch(others)
         reply = self.workers[name].ask("train", epoch=epoch, start=round_.start, stop=round_.stop)
+        reply |= watch.conditions()
         self.emit(
             TurnEvent(
                 backend=name,
@@ -178,6 +203,23 @@ class BlockConductor:
                 **reply,
             )
         )
+
+    def _processes(self) -> Iterator[tuple[str, WorkerProcess]]:
+        yield from self.workers.items()
+        if self.floor:
+            yield FLOOR, self.floor
+
+    def _measure_floor(self, round_: Round) -> None:
+        if not self.floor:
+            return
+        at = perf_counter() - self.began
+        try:
+            reply = self.floor.floor(self.plan.problem)
+        except WorkerFailed:
+            self.floor.close(at_once=True)
+            self.floor = None
+        else:
+            self.emit(FloorEvent(round=round_.number, at_seconds=at, **reply))
 
     def _evaluate(self, name: str, epoch: int) -> None:
         """Evaluate, and apply the gate: a backend that fails it goes on, marked from then on."""
@@ -198,10 +240,12 @@ class BlockConductor:
         self.emit(EvaluationEvent(backend=name, epoch=epoch, disagreements=differ, **reply))
 
     def _finish(self) -> None:
-        """Take the reference's final state, and let every worker go."""
+        """Take the reference's final state, measure what would disturb a run, and let every worker go."""
         reference = self.plan.reference.name
         if reference in self.workers:
             self._attempt(reference, self._save, reference)
+        for name in list(self.workers):
+            self._attempt(name, self._extra, name)
         for name in list(self.workers):
             if self.unchecked:
                 self._end(name, "error", self.unchecked)
@@ -214,6 +258,13 @@ class BlockConductor:
             self.workers[reference].ask("save", path=str(path))
             with np.load(path, allow_pickle=False) as saved:
                 self.arrays.update(saved)
+
+    def _extra(self, name: str) -> None:
+        """Single predictions, and the cost of a call, which trains the network on."""
+        limit = self.plan.turn_timeout_seconds / 4
+        latency = self.workers[name].ask("latency", limit=limit)
+        call = self.workers[name].ask("call", epoch=self.plan.problem.epochs + 1, limit=limit)
+        self.emit(ExtraEvent(backend=name, **latency, **call))
 
     def _end(self, name: str, status: Status, reason: str | None = None, at_once: bool = False) -> None:
         """Record how a backend ended; one that failed the gate is not identical, whatever became of it later."""

@@ -10,6 +10,8 @@ from typing import Any
 
 import psutil
 
+from lockstep_bench.harness import conditions
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
@@ -34,21 +36,41 @@ def machine_name() -> str:
 
 def machine_details() -> dict[str, Any]:
     """What a reader needs to judge, or repeat, a run on this machine."""
-    from threadpoolctl import threadpool_info
-
-    blas = [{key: pool.get(key) for key in ("internal_api", "version", "architecture")} for pool in threadpool_info()]
     return {
         "cpu": cpu_model(),
         "architecture": platform.machine(),
         "cpus": available_cpus(),
+        "affinity": conditions.affinity(),
         "cores": psutil.cpu_count(logical=False),
+        "hardware_threads": psutil.cpu_count(logical=True),
+        "caches": caches(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": platform.system(),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "blas": blas,
+        "libraries": conditions.thread_pools(),
+        "variables": conditions.speed_variables(),
+        "gpus": gpus(),
         "load_average": list(os.getloadavg()),
     }
+
+
+def caches() -> dict[str, str]:
+    """The sizes of one CPU's caches, as Linux knows them: `{"L1 Data": "32K", ...}`; nothing elsewhere."""
+    found = {}
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
+        found[f"L{level} {kind}"] = size
+    return found
+
+
+def gpus() -> list[str]:
+    """Name, memory and driver of every NVIDIA GPU, as its own tool lists them; none where the tool is missing."""
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
 
 
 def lockstep_version() -> str:

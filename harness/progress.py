@@ -15,7 +15,16 @@ from rich.live import Live
 from rich.table import Table
 
 from lockstep_bench.harness.equivalence import allowed_disagreements
-from lockstep_bench.harness.records import EndEvent, EvaluationEvent, Event, MachineEvent, Plan, StartEvent, TurnEvent
+from lockstep_bench.harness.records import (
+    Block,
+    EndEvent,
+    EvaluationEvent,
+    Event,
+    MachineEvent,
+    Plan,
+    StartEvent,
+    TurnEvent,
+)
 from lockstep_bench.harness.schedule import steps
 
 
@@ -59,9 +68,9 @@ class Progress(AbstractContextManager["Progress"]):
         """Take in one event and show what has changed."""
         match event:
             case MachineEvent():
-                self.seed = next(self.blocks).seed
+                self.block = describe(next(self.blocks), self.plan)
                 self.rows = {backend.name: Row() for backend in self.plan.backends}
-                self._say(f"seed {self.seed} on {event.machine}")
+                self._say(f"{self.block} on {event.machine}")
             case StartEvent():
                 self.rows[event.backend].status = "ready"
                 self._say(f"{event.backend}: started in {event.start_seconds:.1f} s")
@@ -112,7 +121,7 @@ class Progress(AbstractContextManager["Progress"]):
 
     def table(self) -> Table:
         """The table as it stands."""
-        title = f"seed {self.seed}, {self.time_left()} left"
+        title = f"{self.block}, {self.time_left()} left"
         table = Table("backend", title=title, caption=f"{self.plan.dataset.name} on {self.plan.machine}")
         for heading in ("epoch", "train loss", "test error %", "microseconds per step"):
             table.add_column(heading, justify="right")
@@ -127,3 +136,10 @@ class Progress(AbstractContextManager["Progress"]):
                 row.status,
             )
         return table
+
+
+def describe(block: Block, plan: Plan) -> str:
+    """What sets a block apart from the plan's others."""
+    threads = f", threads {block.threads}" if len(plan.threads) > 1 else ""
+    replicate = f", replicate {block.replicate}" if max(other.replicate for other in plan.blocks) > 1 else ""
+    return f"seed {block.seed}{threads}{replicate}"

@@ -47,16 +47,21 @@ class PlannedDataset(Record):
 
 
 class Block(Record):
-    """Reference and chosen backends, one seed, one machine: the unit of resuming and of distribution."""
+    """Reference and chosen backends, one seed, one machine: the unit of resuming and of distribution.
+
+    `replicate` (1, 2, ...) tells blocks apart that do the same in processes of their own.
+    """
 
     id: str
     seed: int
+    threads: int
+    replicate: int = 1
 
 
 class Plan(Record):
     """What was asked for, as resolved when the run began."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     lockstep: str
     commit: str | None
     commit_clean: bool | None
@@ -67,7 +72,6 @@ class Plan(Record):
     dataset: PlannedDataset
     backends: list[PlannedBackend]
     blocks: list[Block]
-    threads: int
     device: str
     slice_steps: int
     turn_timeout_seconds: float
@@ -78,6 +82,16 @@ class Plan(Record):
     def reference(self) -> PlannedBackend:
         """The backend that the others are compared with: always the first."""
         return self.backends[0]
+
+    @property
+    def twin(self) -> PlannedBackend | None:
+        """The reference once more, under another name: the two differ by noise alone. None without `--aa`."""
+        return next((one for one in self.backends[1:] if one.spec == self.reference.spec), None)
+
+    @property
+    def threads(self) -> list[int]:
+        """The thread counts that were asked for, in order; each has tables of its own."""
+        return list(dict.fromkeys(block.threads for block in self.blocks))
 
 
 class MachineEvent(Record):
@@ -90,26 +104,38 @@ class MachineEvent(Record):
 
 
 class StartEvent(Record):
-    """A worker process is there and has imported its framework."""
+    """A worker process is there and has imported its framework; `memory_bytes` is what it then held resident."""
 
     event: Literal["start"] = "start"
     backend: str
     start_seconds: float
     import_seconds: float
     versions: dict[str, str]
+    memory_bytes: int
 
 
 class BuildEvent(Record):
-    """A backend stands at step 0; the hash says which initial weights it was given."""
+    """A backend stands at step 0; the hash says which initial weights it was given.
+
+    `pools` are its thread pools as threadpoolctl reports them, `variables` the environment's that bear on speed.
+    """
 
     event: Literal["build"] = "build"
     backend: str
     build_seconds: float
     weights_sha256: str
+    memory_bytes: int
+    pools: list[dict[str, Any]]
+    variables: dict[str, str]
 
 
 class TurnEvent(Record):
-    """One slice trained: the images `start` to `stop` of the epoch's order, `at_seconds` after the block began."""
+    """One slice trained: the images `start` to `stop` of the epoch's order, `at_seconds` after the block began.
+
+    Conditions of the turn: the worker's CPU seconds and involuntary context switches within `train_seconds`; around
+    it, as the conductor sees it, the part of the machine's CPU time that its host took (none where the system knows of
+    no host), the load average of the last minute, and the CPU seconds of every waiting worker.
+    """
 
     event: Literal["turn"] = "turn"
     backend: str
@@ -121,11 +147,29 @@ class TurnEvent(Record):
     at_seconds: float
     train_seconds: float
     train_loss: float
+    cpu_seconds: float
+    involuntary_switches: int
+    steal_percent: float | None
+    load_average: float
+    waiting_seconds: dict[str, float]
+
+
+class FloorEvent(Record):
+    """What the machine can do at best, measured in a turn of its own: `floor.measure`."""
+
+    event: Literal["floor"] = "floor"
+    round: int
+    at_seconds: float
+    flops_per_second: float
+    bytes_per_second: float
 
 
 class EvaluationEvent(Record):
     """The network after an epoch, off the training clock; `predict_seconds` is for the test images.
 
+    `weights_seconds` are those of the first and of a second call of `weights()` after the epoch's training: a first
+    call that is much slower waited for work that was put off. `threads_used` counts the threads of the process that
+    have been busy since `build`, `affinity` the CPUs that it may use; `peak_bytes` is the most it ever held resident.
     `disagreements` counts the test images predicted differently from the reference; none where there was no reference
     left.
     """
@@ -133,13 +177,30 @@ class EvaluationEvent(Record):
     event: Literal["evaluation"] = "evaluation"
     backend: str
     epoch: int
+    weights_seconds: tuple[float, float]
     predict_seconds: float
     evaluate_seconds: float
     train_error_percent: float
     test_loss: float
     test_error_percent: float
     order_sha256: str
+    threads_used: int
+    affinity: list[int]
+    peak_bytes: int
     disagreements: int | None
+
+
+class ExtraEvent(Record):
+    """Measured after the last epoch, when nothing counts any more.
+
+    Seconds of single predictions of one image, and what one call of `train` costs beyond its steps; none where a
+    slice is too short or a step too slow to tell.
+    """
+
+    event: Literal["extra"] = "extra"
+    backend: str
+    latency_seconds: list[float]
+    call_seconds: float | None
 
 
 class EndEvent(Record):
@@ -151,7 +212,7 @@ class EndEvent(Record):
     reason: str | None = None
 
 
-Event = MachineEvent | StartEvent | BuildEvent | TurnEvent | EvaluationEvent | EndEvent
+Event = MachineEvent | StartEvent | BuildEvent | TurnEvent | FloorEvent | EvaluationEvent | ExtraEvent | EndEvent
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 

@@ -86,7 +86,7 @@ def _cells(results: Results) -> Iterator[list[str]]:
 
 def _conditions(results: Results) -> Iterator[str]:
     plan, runs, dataset, problem = results.plan, results.runs, results.plan.dataset, results.plan.problem
-    yield f"machine: {each(runs['machine'])}; {plan.threads} threads, device {plan.device}"
+    yield f"machine: {each(runs['machine'])}; {' and '.join(map(str, plan.threads))} threads, device {plan.device}"
     yield f"dataset: {dataset.name}, {dataset.train_images:,} training and {dataset.test_images:,} test images"
     yield f"dataset SHA-256: {dataset.sha256}"
     yield f"training: {problem.epochs} epochs, batch size {problem.batch_size}, {problem.dtype}, profile {plan.profile}"

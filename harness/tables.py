@@ -3,54 +3,84 @@
 The same raw files give the same tables, byte for byte. Only runs with status `ok` are averaged, ranked or compared.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import median
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
-import pandas as pd
 from pandas import DataFrame, Series
 
 from lockstep_bench.harness import records
-from lockstep_bench.harness.records import EvaluationEvent, Event, Plan, PlannedBackend, TurnEvent
+from lockstep_bench.harness.comparisons import CONDITIONS, ratio_rows, summary_rows
+from lockstep_bench.harness.records import Plan
+from lockstep_bench.harness.runs import epoch_rows, run_row, runs_of, turn_rows
 
-CONDITIONS: Final = ("machine", "dataset", "threads", "device", "profile")
-TARGET: Final = ("epochs_to_target", "train_seconds_to_target")
 COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "runs": (
-        *("backend", "style", "seed", "status", *CONDITIONS, "block", "reason", "epochs_done", "versions"),
-        *("test_error_percent", "test_loss", "train_seconds", "microseconds_per_step", "disagreements"),
-        *("start_seconds", "build_seconds", *TARGET, "own_seconds_to_target"),
+        *("backend", "style", "seed", "status", *CONDITIONS, "block", "replicate", "reason", "epochs_done", "versions"),
+        *("test_error_percent", "test_loss", "disagreements", "microseconds_per_step", "images_per_second"),
+        *("floor_multiple", "start_seconds", "import_seconds", "build_seconds", "first_slice_seconds"),
+        *("median_slice_seconds", "startup_seconds", "train_seconds", "evaluation_seconds", "own_seconds"),
+        *("weights_seconds", "weights_again_seconds", "call_milliseconds", "call_percent", "predict_images_per_second"),
+        *("latency_milliseconds", "latency_p99_milliseconds", "memory_import_bytes", "memory_build_bytes"),
+        *("memory_peak_bytes", "cpus_used", "threads_used", "waiting_percent"),
+        *("epochs_to_target", "train_seconds_to_target", "own_seconds_to_target"),
     ),
     "epochs": (
-        *("backend", "style", "seed", "epoch", "status", *CONDITIONS, "block", "train_seconds", "train_loss"),
-        *("train_error_percent", "test_loss", "test_error_percent", "disagreements", "predict_seconds"),
+        *("backend", "style", "seed", "epoch", "status", *CONDITIONS, "block", "replicate", "train_seconds"),
+        *("train_loss", "train_error_percent", "test_loss", "test_error_percent", "disagreements", "predict_seconds"),
     ),
     "turns": (
-        *("backend", "style", "seed", "epoch", "status", *CONDITIONS, "block", "round", "start", "stop", "steps"),
-        *("at_seconds", "train_seconds", "microseconds_per_step", "train_loss"),
+        *("backend", "style", "seed", "epoch", "status", *CONDITIONS, "block", "replicate", "round", "start", "stop"),
+        *("steps", "at_seconds", "train_seconds", "microseconds_per_step", "outlier", "floor_microseconds_per_step"),
+        *("train_loss", "cpu_per_second", "involuntary_switches", "steal_percent", "load_average", "waiting_seconds"),
     ),
     "summary": (
-        *("backend", "style", "status", *CONDITIONS, "runs", "runs_ok", "microseconds_per_step", "ratio_to_reference"),
-        *("train_seconds", "test_error_percent", "disagreements", "target_reached", *TARGET),
+        *("backend", "style", "status", *CONDITIONS, "runs", "runs_ok", "rank", "microseconds_per_step"),
+        *("images_per_second", "ratio_to_reference", "ratio_to_reference_low", "ratio_to_reference_high"),
+        *("ratio_to_fastest", "ratio_to_fastest_low", "ratio_to_fastest_high", "floor_multiple", "startup_seconds"),
+        *("train_seconds", "own_seconds", "test_error_percent", "seeds", "test_error_low", "test_error_high"),
+        *("test_error_min", "test_error_max", "notebook_reached", "disagreements", "target_reached"),
+        *("epochs_to_target", "train_seconds_to_target", "predict_images_per_second", "latency_milliseconds"),
+        *(
+            "call_milliseconds",
+            "call_percent",
+            "memory_peak_bytes",
+            "outliers",
+            "spread_percent",
+            "steal_percent",
+            "foreign_load",
+        ),
+        *("waiting_percent", "put_off_percent", "unstable"),
+    ),
+    "ratios": (
+        *("backend", "other", *CONDITIONS, "rounds", "ratio", "ratio_low", "ratio_high", "order_low", "order_high"),
+        *("spread_percent", "p_value", "p_holm", "verdict"),
     ),
 }
 DECIMALS: Final = {
     **dict.fromkeys(("train_loss", "test_loss", "train_seconds", "predict_seconds"), 6),
-    **dict.fromkeys(("train_error_percent", "test_error_percent", "ratio_to_reference"), 4),
-    **dict.fromkeys(("start_seconds", "build_seconds", "at_seconds"), 3),
-    **dict.fromkeys(("train_seconds_to_target", "own_seconds_to_target"), 3),
-    **dict.fromkeys(("microseconds_per_step", "epochs_to_target"), 1),
+    **dict.fromkeys(("first_slice_seconds", "median_slice_seconds", "waiting_seconds"), 6),
+    **dict.fromkeys(("weights_seconds", "weights_again_seconds"), 6),
+    **dict.fromkeys(("train_error_percent", "test_error_percent", "test_error_low", "test_error_high"), 4),
+    **dict.fromkeys(("test_error_min", "test_error_max", "p_value", "p_holm", "cpu_per_second"), 4),
+    **dict.fromkeys(("ratio_to_reference", "ratio_to_reference_low", "ratio_to_reference_high"), 4),
+    **dict.fromkeys(("ratio_to_fastest", "ratio_to_fastest_low", "ratio_to_fastest_high"), 4),
+    **dict.fromkeys(("ratio", "ratio_low", "ratio_high", "order_low", "order_high"), 4),
+    **dict.fromkeys(("start_seconds", "import_seconds", "build_seconds", "startup_seconds", "at_seconds"), 3),
+    **dict.fromkeys(("evaluation_seconds", "own_seconds"), 3),
+    **dict.fromkeys(("train_seconds_to_target", "own_seconds_to_target", "floor_multiple", "call_milliseconds"), 3),
+    **dict.fromkeys(("latency_milliseconds", "latency_p99_milliseconds", "steal_percent", "waiting_percent"), 3),
+    **dict.fromkeys(("foreign_load", "load_average", "spread_percent", "put_off_percent", "call_percent"), 2),
+    **dict.fromkeys(("microseconds_per_step", "floor_microseconds_per_step", "images_per_second"), 1),
+    **dict.fromkeys(("epochs_to_target", "predict_images_per_second"), 1),
 }
 """Decimals that a column is rounded to in CSV files: every column of measured numbers has an entry."""
 WHOLE: Final = (
-    *("seed", "epoch", "threads", "round", "start", "stop", "steps"),
-    *("runs", "runs_ok", "epochs_done", "disagreements"),
+    *("seed", "epoch", "threads", "replicate", "round", "rounds", "start", "stop", "steps", "rank", "seeds"),
+    *("runs", "runs_ok", "epochs_done", "disagreements", "outliers", "cpus_used", "threads_used"),
+    *("memory_import_bytes", "memory_build_bytes", "memory_peak_bytes", "involuntary_switches"),
 )
 """Columns of whole numbers, some of them missing; a column in neither set holds text."""
-
-Some = TypeVar("Some", bound=Event)
 
 
 class Results(NamedTuple):
@@ -61,6 +91,7 @@ class Results(NamedTuple):
     epochs: DataFrame
     turns: DataFrame
     summary: DataFrame
+    ratios: DataFrame
 
 
 def load(folder: Path | str) -> Results:
@@ -71,15 +102,17 @@ def load(folder: Path | str) -> Results:
     """
     plan = records.read_plan(Path(folder))
     recorded = [(block, records.read_events(Path(folder), block)) for block in plan.blocks]
-    each_run = [run for block, events in recorded for run in _runs(plan, block, events)]
-    runs = _table("runs", (_run_row(run, plan.target_error_percent) for run in each_run))
-    epochs = _table("epochs", (row for run in each_run for row in _epoch_rows(run)))
-    turns = _table("turns", (row for run in each_run for row in _turn_rows(run)))
-    return Results(plan, runs, epochs, turns, _summary(plan, runs, turns))
+    each_run = [run for block, events in recorded for run in runs_of(plan, block, events)]
+    runs = _table("runs", map(run_row, each_run))
+    epochs = _table("epochs", (row for run in each_run for row in epoch_rows(run)))
+    turns = _table("turns", (row for run in each_run for row in turn_rows(run)))
+    ratios = _table("ratios", ratio_rows(plan, turns))
+    summary = _table("summary", summary_rows(plan, runs, turns, ratios))
+    return Results(plan, runs, epochs, turns, summary, ratios)
 
 
 def write_tables(folder: Path) -> Results:
-    """Write runs.csv, epochs.csv, turns.csv and summary.csv into a results folder.
+    """Write runs.csv, epochs.csv, turns.csv, summary.csv and ratios.csv into a results folder.
 
     Raises:
         LockstepError: as `load`; then nothing is written.
@@ -97,143 +130,9 @@ def title(results: Results) -> tuple[str, str]:
     return "MNIST" if name == "mnist" else f"{name} (not MNIST)", each(results.runs["machine"])
 
 
-class _Run(NamedTuple):
-    """One backend in one block: the columns that identify it, its plan, why it ended, its events."""
-
-    identity: Mapping[str, object]
-    planned: PlannedBackend
-    reason: str
-    events: Sequence[Event]
-
-    def every(self, kind: type[Some]) -> list[Some]:
-        """Its events of one kind, in order."""
-        return [event for event in self.events if isinstance(event, kind)]
-
-
-def _runs(plan: Plan, block: records.Block, events: Sequence[Event]) -> Iterator[_Run]:
-    """A block's runs in the plan's order; a block that was run elsewhere names that machine."""
-    machine = next((event.machine for event in events if isinstance(event, records.MachineEvent)), plan.machine)
-    for planned in plan.backends:
-        own = [event for event in events if getattr(event, "backend", None) == planned.name]
-        status, reason = _outcome(planned, events, own)
-        who = {"backend": planned.name, "style": planned.style, "seed": block.seed, "status": status}
-        where = {"machine": machine, "dataset": plan.dataset.name, "threads": plan.threads, "device": plan.device}
-        identity = {**who, **where, "profile": plan.profile, "block": block.id}
-        # An exception's text may have lines and control characters; a row, a list item and a heading may not.
-        reason = "".join(sign if sign.isprintable() else " " for sign in reason)
-        yield _Run(identity, planned, " ".join(reason.split()), own)
-
-
-def _outcome(planned: PlannedBackend, events: Sequence[Event], own: Sequence[Event]) -> tuple[str, str]:
-    """Status and reason: as they were recorded, else what the silence of the records means."""
-    for end in own:
-        if isinstance(end, records.EndEvent):
-            return end.status, end.reason or ""
-    if planned.skip:
-        return "skipped", planned.skip
-    if not events:
-        return "skipped", "the run ended before this block"
-    ends = [event.reason for event in events if isinstance(event, records.EndEvent) and event.backend is None]
-    return "interrupted", next(filter(None, ends), "the records stop before its end")
-
-
-def _turn_rows(run: _Run) -> Iterator[dict[str, object]]:
-    for turn in run.every(TurnEvent):
-        yield {**run.identity, **turn.model_dump(exclude={"backend"}), "microseconds_per_step": _step(turn)}
-
-
-def _step(turn: TurnEvent) -> float:
-    """The mean time of a turn's steps, in microseconds."""
-    return 1e6 * turn.train_seconds / turn.steps
-
-
-def _epoch_rows(run: _Run) -> Iterator[dict[str, object]]:
-    """A row per evaluation; its training loss is the mean over the epoch's images, each as it was when trained on."""
-    for evaluation in run.every(EvaluationEvent):
-        turns = [turn for turn in run.every(TurnEvent) if turn.epoch == evaluation.epoch]
-        images = sum(turn.stop - turn.start for turn in turns)
-        loss = sum(turn.train_loss * (turn.stop - turn.start) for turn in turns) / images if images else None
-        seconds = sum(turn.train_seconds for turn in turns)
-        yield {
-            **run.identity,
-            **evaluation.model_dump(exclude={"backend"}),
-            "train_seconds": seconds,
-            "train_loss": loss,
-        }
-
-
-def _run_row(run: _Run, target_error_percent: float) -> dict[str, object]:
-    """One run; what was not recorded is missing."""
-    versions = run.planned.versions
-    row = {**run.identity, "reason": run.reason}
-    for start in run.every(records.StartEvent):
-        versions, row["start_seconds"] = start.versions, start.start_seconds
-    for build in run.every(records.BuildEvent):
-        row["build_seconds"] = build.build_seconds
-    if turns := run.every(TurnEvent):
-        row["train_seconds"] = sum(turn.train_seconds for turn in turns)
-        row["microseconds_per_step"] = median(map(_step, turns))
-    evaluations = run.every(EvaluationEvent)
-    for last in evaluations[-1:]:
-        row |= {"test_error_percent": last.test_error_percent, "test_loss": last.test_loss}
-    row["epochs_done"] = len(evaluations)
-    row["versions"] = ", ".join(f"{name} {version}" for name, version in versions.items())
-    row["disagreements"] = max(
-        (event.disagreements for event in evaluations if event.disagreements is not None), default=None
-    )
-    return row | _to_target(run, target_error_percent)
-
-
-def _to_target(run: _Run, target_error_percent: float) -> dict[str, object]:
-    """Epochs and seconds to the end of the first epoch at or below the target; nothing where there is none.
-
-    `own_seconds_to_target` counts from the start of the backend's process, evaluations included, but not the time in
-    which it waited for the turns of others.
-    """
-    evaluations = run.every(EvaluationEvent)
-    epoch = next((event.epoch for event in evaluations if event.test_error_percent <= target_error_percent), None)
-    if epoch is None:
-        return {}
-    training = sum(turn.train_seconds for turn in run.every(TurnEvent) if turn.epoch <= epoch)
-    own = training + sum(event.evaluate_seconds for event in evaluations if event.epoch <= epoch)
-    own += sum(event.start_seconds for event in run.every(records.StartEvent))
-    own += sum(event.build_seconds for event in run.every(records.BuildEvent))
-    return {"epochs_to_target": epoch, "train_seconds_to_target": training, "own_seconds_to_target": own}
-
-
-def _summary(plan: Plan, runs: DataFrame, turns: DataFrame) -> DataFrame:
-    """A row per backend over all seeds, the fastest first, those that failed last."""
-    turns = turns[turns["status"] == "ok"]
-    every, ok = (table.groupby("backend", sort=False) for table in (runs, runs[runs["status"] == "ok"]))
-    counts = DataFrame({"runs": every.size(), "runs_ok": ok.size(), "reached": ok["epochs_to_target"].count()}).fillna(
-        0
-    )
-    parts = [
-        every[["style", "dataset", "threads", "device", "profile"]].first(),
-        every["machine"].agg(each),
-        every["status"].agg(lambda status: next((one for one in status if one != "ok"), "ok")),
-        every["disagreements"].max(),
-        counts.astype("int64"),
-        ok[["train_seconds", "test_error_percent", *TARGET]].mean(),
-        turns.groupby("backend")["microseconds_per_step"].median(),
-        _ratios(turns, plan.reference.name),
-    ]
-    table = pd.concat(parts, axis="columns").rename_axis("backend").reset_index()
-    table["target_reached"] = table["reached"].astype(str) + " of " + table["runs_ok"].astype(str)
-    rank = table.assign(failed=table["status"] != "ok").sort_values(["failed", "microseconds_per_step"], kind="stable")
-    return rank[list(COLUMNS["summary"])].astype(_types("summary")).reset_index(drop=True)
-
-
 def each(values: "Series[str]") -> str:
     """The different values, in order, without the empty ones."""
     return "; ".join(filter(None, values.unique()))
-
-
-def _ratios(turns: DataFrame, reference: str) -> "Series[float]":
-    """By backend, the median over rounds of its training time over the reference's; none if the reference failed."""
-    seconds = turns.pivot(index=["block", "round"], columns="backend", values="train_seconds")
-    logs = seconds.reindex(columns=seconds.columns.union([reference])).map(math.log)
-    return logs.sub(logs[reference], axis="index").median().map(math.exp).rename("ratio_to_reference")
 
 
 def _table(name: str, rows: Iterable[dict[str, object]]) -> DataFrame:

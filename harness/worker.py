@@ -11,21 +11,29 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from statistics import median
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from lockstep_bench.backends import load
+from lockstep_bench.harness import conditions
 from lockstep_bench.harness.data import open_dataset
+from lockstep_bench.harness.floor import Floor
 from lockstep_bench.harness.metrics import DivergedError, score
 from lockstep_bench.harness.problem import IntArray, Problem, digest, epoch_order, initial_weights
 
 PREDICT_IMAGES = 10_000
 """Images given to `predict` at a time: bounds the memory of an evaluation."""
+LATENCY_CALLS, LATENCY_WARMUP = 200, 10
+"""Single predictions that are timed, after some that are not."""
+CALL_STEPS, CALL_SLICE, CALL_REPEATS = 100, 10, 2
+"""The cost of a call is told from so many steps in one call and in slices, so often."""
 
 Reply = dict[str, Any]
 
@@ -40,7 +48,11 @@ class Worker:
         for module in self.backend.modules:
             import_module(module)
         seconds = perf_counter() - begin
-        return {"import_seconds": seconds, "versions": self.backend.versions()}
+        return {
+            "import_seconds": seconds,
+            "versions": self.backend.versions(),
+            "memory_bytes": conditions.memory_bytes(),
+        }
 
     def build(
         self, problem: dict[str, Any], seed: int, dataset: str, train_images: int, device: str, threads: int
@@ -54,11 +66,20 @@ class Worker:
         begin = perf_counter()
         self.backend.build(self.problem, weights, self.train_split, device, threads)
         self.backend.synchronize()
-        return {"build_seconds": perf_counter() - begin, "weights_sha256": digest(weights)}
+        seconds = perf_counter() - begin
+        self.threads_before = conditions.thread_seconds()
+        return {
+            "build_seconds": seconds,
+            "weights_sha256": digest(weights),
+            "memory_bytes": conditions.memory_bytes(),
+            "pools": conditions.thread_pools(),
+            "variables": conditions.speed_variables(),
+        }
 
     def train(self, epoch: int, start: int, stop: int) -> Reply:
         """Train the images `start` to `stop` of the epoch's order. The clock sees the backend's work alone."""
         order = self.order(epoch)[start:stop]
+        before = getrusage(RUSAGE_SELF)
         try:
             begin = perf_counter()
             loss = self.backend.train(order)
@@ -69,25 +90,37 @@ class Worker:
                 raise
             # Some frameworks refuse to go on by themselves: scikit-learn, for one.
             raise DivergedError(f"the weights are not finite in epoch {epoch}: {error}") from error
+        after = getrusage(RUSAGE_SELF)
         loss = float(loss)
         if not math.isfinite(loss):
             raise DivergedError(f"the training loss is {loss} in epoch {epoch}")
-        return {"train_seconds": seconds, "train_loss": loss}
+        return {
+            "train_seconds": seconds,
+            "train_loss": loss,
+            "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+            "involuntary_switches": after.ru_nivcsw - before.ru_nivcsw,
+        }
 
     def evaluate(self, epoch: int) -> Reply:
         """Score the test images and the training images; the predicted test digits come as a string of them."""
+        threads_used = conditions.busy_threads(self.threads_before)
+        weights_seconds = _seconds(self.backend.weights), _seconds(self.backend.weights)
         begin = perf_counter()
         probabilities = self._predict(self.test_split.images)
         predicted = perf_counter()
         test = score(probabilities, self.test_split.labels, self.problem.classes)
         train = score(self._predict(self.train_split.images), self.train_split.labels, self.problem.classes)
         return {
+            "weights_seconds": weights_seconds,
             "predict_seconds": predicted - begin,
             "evaluate_seconds": perf_counter() - begin,
             "train_error_percent": train.error_percent,
             "test_loss": test.loss,
             "test_error_percent": test.error_percent,
             "order_sha256": digest([self.order(epoch)]),
+            "threads_used": threads_used,
+            "affinity": conditions.affinity(),
+            "peak_bytes": conditions.peak_memory_bytes(),
             "digits": "".join(map(str, test.digits)),
         }
 
@@ -104,9 +137,70 @@ class Worker:
         )
         return {}
 
+    def latency(self, limit: float) -> Reply:
+        """Predict one test image after another, as a server would: their seconds, of the first 200 unless it gets late.
+
+        The first predictions of one image alone may compile: they are made before, and not among these.
+        """
+        late = perf_counter() + limit
+        images = [self.test_split.images[index : index + 1] for index in range(LATENCY_CALLS)]
+        for image in images[:LATENCY_WARMUP]:
+            self.backend.predict(image)
+        seconds = []
+        for image in images:
+            if perf_counter() > late:
+                break
+            seconds.append(_seconds(partial(self.backend.predict, image)))
+        return {"latency_seconds": seconds}
+
+    def call(self, epoch: int, limit: float) -> Reply:
+        """What one call of `train` costs beyond its steps: the same images in one call and in many, A B B A.
+
+        The network is trained on by this. None where there are too few images, or it would get late.
+        """
+        batch = self.problem.batch_size
+        calls = min(CALL_STEPS, len(self.train_split.labels) // batch) // CALL_SLICE
+        order = self.order(epoch)[: calls * CALL_SLICE * batch]
+        begin = perf_counter()
+
+        def whole() -> None:
+            self.backend.train(order)
+            self.backend.synchronize()
+
+        def in_slices() -> None:
+            for part in np.array_split(order, calls):
+                self.backend.train(part)
+                self.backend.synchronize()
+
+        if calls < 2:
+            return {"call_seconds": None}
+        whole()  # each length may have to be compiled
+        in_slices()
+        each = []
+        for _ in range(CALL_REPEATS):
+            if perf_counter() - begin > limit:
+                return {"call_seconds": None}
+            first, second, third, fourth = map(_seconds, (whole, in_slices, in_slices, whole))
+            each.append((second + third - first - fourth) / 2 / (calls - 1))
+        return {"call_seconds": median(each)}
+
+    def floor(self, problem: dict[str, Any], threads: int) -> Reply:
+        """Measure what the machine can do at best; the first measurement warms up and is thrown away."""
+        if not hasattr(self, "machine"):
+            self.machine = Floor(Problem(**problem), threads)
+            self.machine.measure()
+        return self.machine.measure()._asdict()
+
     def _predict(self, images: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, Any]:
         starts = range(0, len(images), PREDICT_IMAGES)
         return np.concatenate([self.backend.predict(images[start : start + PREDICT_IMAGES]) for start in starts])
+
+
+def _seconds(do: Callable[[], object]) -> float:
+    """How long something takes."""
+    begin = perf_counter()
+    do()
+    return perf_counter() - begin
 
 
 def answer(worker: Worker, line: str) -> str:

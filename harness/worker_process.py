@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, Self
 
@@ -24,9 +25,27 @@ THREAD_VARIABLES = (
     "BLIS_NUM_THREADS",
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+    "PJRT_NPROC",  # XLA's CPU client, so JAX's
+    "NPROC",
 )
 OPENBLAS_IDLE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
-"""OpenBLAS's threads sleep 2**4 cycles after their work, not 2**26: waiting workers leave the CPU to the others."""
+"""OpenBLAS's threads sleep 2**4 cycles after their work, not 2**26: waiting workers leave the CPU to the others.
+
+Nobody pays for waking them that it shows: 2**4, 2**20, 2**22 and 2**24 cycles made no difference to NumPy's steps.
+"""
+COMPILE_CACHES = (
+    "CUDA_CACHE_PATH",
+    "NUMBA_CACHE_DIR",
+    "TORCHINDUCTOR_CACHE_DIR",
+    "TRITON_CACHE_DIR",
+    "XDG_CACHE_HOME",
+)
+"""Folders of compiled code: a new worker's are empty, so that its start-up cost is not that of an earlier run."""
+UNWANTED = ("JAX_COMPILATION_CACHE_DIR",)
+"""Where it is set, JAX keeps compiled code from run to run; it has no cache if it is not."""
 EXIT_SECONDS = 5.0
 """How long a worker may take to exit once its connection is closed."""
 
@@ -59,8 +78,10 @@ class WorkerProcess:
 
     def __init__(self, spec: str, *, dtype: Dtype, device: str, threads: int, log: Path, timeout: float) -> None:
         self.spec, self.device, self.threads, self.timeout = spec, device, threads, timeout
+        self.caches = TemporaryDirectory(prefix="lockstep-", ignore_cleanup_errors=True)
         try:
-            environment = worker_environment(load(spec).environment(threads, device, dtype), threads)
+            adapter = load(spec).environment(threads, device, dtype)
+            environment = worker_environment(adapter, threads, Path(self.caches.name))
         except Exception as error:  # it is the adapter's code
             raise WorkerFailed("error", f"in its environment: {type(error).__name__}: {error}") from error
         ours, theirs = socket.socketpair()
@@ -94,6 +115,10 @@ class WorkerProcess:
             device=self.device,
             threads=self.threads,
         )
+
+    def floor(self, problem: Problem) -> dict[str, Any]:
+        """Have it measure what the machine can do at best, with its threads."""
+        return self.ask("floor", problem=asdict(problem), threads=self.threads)
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Give the worker a turn and wait for its reply.
@@ -155,6 +180,7 @@ class WorkerProcess:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self.caches.cleanup()
         return code
 
     def __enter__(self) -> Self:
@@ -164,15 +190,23 @@ class WorkerProcess:
         self.close(at_once=failed is not None)
 
 
-def worker_environment(adapter: Mapping[str, str], threads: int) -> dict[str, str]:
-    """The variables of a worker process: this process's, then the thread counts, then the adapter's own.
+def worker_environment(adapter: Mapping[str, str], threads: int, caches: Path) -> dict[str, str]:
+    """The variables of a worker process: this process's, then the thread counts and caches, then the adapter's own.
+
+    Args:
+        adapter: what its `environment` returned.
+        threads: how many threads it may use.
+        caches: an empty folder, for what it compiles.
 
     Raises:
         TypeError: the adapter's are not texts.
     """
     if not all(isinstance(text, str) for pair in adapter.items() for text in pair):
         raise TypeError(f"variables must be texts, not {dict(adapter)}")
-    return {**os.environ, **dict.fromkeys(THREAD_VARIABLES, str(threads)), **OPENBLAS_IDLE, **adapter}
+    inherited = {name: value for name, value in os.environ.items() if name not in UNWANTED}
+    counts = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    folders = {name: str(caches / name.lower()) for name in COMPILE_CACHES}
+    return {**inherited, **counts, **OPENBLAS_IDLE, **folders, **adapter}
 
 
 @contextmanager

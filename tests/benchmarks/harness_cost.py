@@ -94,7 +94,8 @@ def main() -> int:
     backend = parser.parse_args().backend
     threads = available_cpus()
     if MARK not in os.environ:  # thread counts must be set before anything is imported: start again with them
-        variables = worker_environment(load(backend).environment(threads, "cpu", "float32"), threads)
+        adapter = load(backend).environment(threads, "cpu", "float32")
+        variables = worker_environment(adapter, threads, Path(tempfile.gettempdir(), "lockstep-harness-cost"))
         os.execve(sys.executable, [sys.executable, *sys.argv], {**variables, MARK: "1"})
 
     chunks = Chunks(backend, threads)

@@ -1,0 +1,119 @@
+"""What a turn and a worker went through: CPU time, memory, threads, and who else used the machine.
+
+All of it is read off the clock, from counters that the system keeps anyway.
+"""
+
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+SPEED_VARIABLES = re.compile(
+    "(OMP|GOMP|KMP|OPENBLAS|MKL|BLIS|VECLIB|NUMEXPR|NUMBA|TORCH|PYTORCH|KERAS|JAX|XLA|PJRT|CUDA|NVIDIA|MALLOC)_.*"
+    "|TF_(NUM|XLA|ENABLE|CPP|GPU|FORCE|CUDNN)_.*|NPROC|LD_PRELOAD"
+)
+"""Names of environment variables that bear on speed."""
+BUSY = 0.1
+"""A thread has been used if it was busy for this part of the busiest one's CPU time."""
+
+
+def memory_bytes() -> int:
+    """What this process holds resident now; pages of the dataset that it has read are among it."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_memory_bytes() -> int:
+    """The most that this process itself ever held resident.
+
+    Linux's getrusage counts what the process was before it became this program too, so its own record is read there.
+    """
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def affinity() -> list[int]:
+    """The CPUs that this process may use; empty where the system does not pin."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def thread_pools() -> list[dict[str, Any]]:
+    """The BLAS and OpenMP libraries of this process, as threadpoolctl reports them."""
+    from threadpoolctl import threadpool_info
+
+    keys = ("user_api", "internal_api", "version", "num_threads", "threading_layer", "architecture")
+    return [{key: pool[key] for key in keys if key in pool} for pool in threadpool_info()]
+
+
+def speed_variables() -> dict[str, str]:
+    """The environment variables that bear on speed; of a path only the last part, for the rest is nobody's business."""
+    found = {name: value for name, value in sorted(os.environ.items()) if SPEED_VARIABLES.fullmatch(name)}
+    return {name: value.rstrip("/").rpartition("/")[2] for name, value in found.items()}
+
+
+def thread_seconds() -> dict[int, float]:
+    """The CPU seconds so far of every thread of this process, by its number."""
+    return {thread.id: thread.user_time + thread.system_time for thread in psutil.Process().threads()}
+
+
+def busy_threads(before: Mapping[int, float]) -> int:
+    """How many threads have done notable work since `before`, `thread_seconds` of then."""
+    spent = [seconds - before.get(number, 0.0) for number, seconds in thread_seconds().items()]
+    return sum(seconds >= BUSY * max(spent) for seconds in spent) if max(spent) > 0 else 1
+
+
+class Watch:
+    """What happens on the machine during a turn, as the conductor sees it.
+
+    Args:
+        waiting: the processes that wait meanwhile, by the names of their backends.
+    """
+
+    def __init__(self, waiting: Mapping[str, int]) -> None:
+        self.waiting = waiting
+        self.times, self.seconds = psutil.cpu_times(), self._seconds()
+
+    def conditions(self) -> dict[str, Any]:
+        """The fields of a turn's record: steal since the start, load average, CPU seconds of those who waited."""
+        return {
+            "steal_percent": self._steal_percent(),
+            "load_average": os.getloadavg()[0],
+            "waiting_seconds": {
+                name: seconds - self.seconds[name]
+                for name, seconds in self._seconds().items()
+                if name in self.seconds  # else it died meanwhile
+            },
+        }
+
+    def _steal_percent(self) -> float | None:
+        """Of the machine's CPU time what its host gave to other guests; none where the system knows of no host."""
+        spent = [after - before for after, before in zip(psutil.cpu_times(), self.times, strict=True)]
+        steal = dict(zip(self.times._fields, spent, strict=True)).get("steal")
+        return None if steal is None else 100 * steal / max(sum(spent), 0.01)  # it counts in hundredths of a second
+
+    def _seconds(self) -> dict[str, float]:
+        spent = {name: cpu_seconds(process) for name, process in self.waiting.items()}
+        return {name: seconds for name, seconds in spent.items() if seconds is not None}
+
+
+def cpu_seconds(process: int) -> float | None:
+    """The CPU time of another process; none if it is gone.
+
+    Linux has a clock for every process, exact to the nanosecond, whose number follows from the process's: see
+    clock_getcpuclockid(3). Elsewhere it is what psutil says, in hundredths of a second.
+    """
+    try:
+        if sys.platform == "linux":
+            return time.clock_gettime((~process << 3) | 2)
+        times = psutil.Process(process).cpu_times()
+        return float(times.user + times.system)
+    except (OSError, psutil.Error):
+        return None

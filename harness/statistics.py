@@ -1,0 +1,211 @@
+"""What the timings show and what they do not: intervals of paired ratios, corrected verdicts, outliers.
+
+Pure functions on arrays. A sample is the log ratio of two backends' times in one round, seconds apart on the same slice
+(Randomized Multiple Interleaved Trials: Abedi and Brecht, ICPE 2017; duet benchmarking: Bulej et al., ICPE 2020), so
+that what slows both of them cancels. Its centre is the median, as pyperf advises for timings. What is left is noise
+that lasts for longer than a round: neighbouring samples are alike, and an interval that takes them for independent is
+too narrow.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.floating[Any]]
+
+LEVEL = 0.95
+"""Of every interval."""
+FEWEST = 6
+"""Samples below which there is no interval: 5 of one sign are a chance of 1 in 16."""
+RESAMPLES = 10_000
+AUTOCORRELATION = 0.5
+"""Between neighbouring samples: what the interval allows for. See `_stretch`."""
+OUTLIER = 3.5
+"""The modified z-score beyond which a timing is marked (Iglewicz and Hoaglin, 1993; hyperfine warns by the same)."""
+
+
+class Estimate(NamedTuple):
+    """A median with its interval, and the p-value of its being 0; not a number where there are too few samples.
+
+    `spread` is the samples' robust standard deviation. `order_low` and `order_high` are the interval from the samples'
+    order alone, which holds for few samples too, but takes them for independent.
+    """
+
+    samples: int
+    spread: float
+    median: float
+    low: float
+    high: float
+    order_low: float
+    order_high: float
+    p_value: float
+
+
+def estimate(series: Sequence[Floats], resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """The median of samples that come in series, each of neighbours in time, (n,).
+
+    The interval is a percentile bootstrap over moving blocks (Kuensch, 1989; Liu and Singh, 1992): runs of L
+    neighbours are drawn with replacement, until a resample is as long as the sample, never across the seam of two
+    series. L is the cube root of the number of samples, rounded up. With few blocks, that alone covers the truth too
+    seldom, so the resampled medians are stretched about the sample's: see `_stretch`.
+
+    The p-value is that of the same resamples: twice the share of those on the other side of 0.
+    """
+    sample = np.concatenate([np.empty(0), *series])
+    middle = float(np.median(sample)) if len(sample) else np.nan
+    spread = robust_deviation(sample)
+    if len(sample) < FEWEST:
+        return Estimate(len(sample), spread, middle, *[np.nan] * 5)
+    length = min(ceil(len(sample) ** (1 / 3)), *map(len, series))
+    drawn = resampled_medians(series, length, resamples, seed)
+    stretched = middle + _stretch(len(sample), length) * (drawn - middle)
+    low, high = interval(stretched)
+    order = stats.quantile_test(sample).confidence_interval(LEVEL)
+    beyond = 1 + min(np.count_nonzero(stretched <= 0), np.count_nonzero(stretched >= 0))
+    p_value = min(1.0, 2 * beyond / (resamples + 1))
+    return Estimate(len(sample), spread, middle, low, high, order.low, order.high, p_value)
+
+
+def interval(values: Floats) -> tuple[float, float]:
+    """The middle 95 % of some values."""
+    low, high = np.quantile(values, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return float(low), float(high)
+
+
+def resampled_medians(series: Sequence[Floats], length: int, resamples: int, seed: int) -> Floats:
+    """Medians, (resamples,), of series resampled in blocks of `length` neighbours; the same draws for the same seed."""
+    random = np.random.default_rng(seed)
+    parts = []
+    for part in series:
+        starts = random.integers(0, len(part) - length + 1, (resamples, -(-len(part) // length), 1))
+        parts.append(part[(starts + np.arange(length)).reshape(resamples, -1)[:, : len(part)]])
+    medians: Floats = np.median(np.concatenate(parts, axis=1), axis=1)
+    return medians
+
+
+def _stretch(samples: int, length: int) -> float:
+    """By how much the spread of resampled medians understates that of the sample's median; 1.3 for 40 samples.
+
+    Three reasons, with k = samples / length blocks:
+
+    * k blocks about their own mean vary by (k - 1) / k of what they vary by about the true one;
+    * the spread is itself an estimate, of k - 1 degrees of freedom: Student's quantile belongs where the normal is;
+    * neighbours in different blocks of a resample are strangers, so autocorrelation beyond a block is lost. Around its
+      median, a sample counts by its sign alone, and signs of AR(1) noise with coefficient phi correlate by
+      2 / pi * arcsin(phi**h) over h rounds. Their long-run variance against that within blocks of L is what is lost.
+    """
+    blocks = samples / length
+    student = stats.t.ppf((1 + LEVEL) / 2, max(blocks - 1, 1)) / stats.norm.ppf((1 + LEVEL) / 2)
+    lags = np.arange(1, 100)
+    correlation = 2 / np.pi * np.arcsin(AUTOCORRELATION**lags)
+    kept = 1 + 2 * np.sum(np.maximum(1 - lags / length, 0) * correlation)
+    lost = (1 + 2 * np.sum(correlation)) / kept
+    return float(student * np.sqrt(blocks / max(blocks - 1, 1) * lost))
+
+
+def holm(p_values: Sequence[float]) -> Floats:
+    """p-values corrected for being many (Holm, 1979): (n,), in the order given."""
+    p = np.asarray(p_values, float)
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
+    return corrected
+
+
+class Comparison(NamedTuple):
+    """How long `backend` takes relative to `other`; `p_holm` is corrected for all pairs that were compared."""
+
+    backend: str
+    other: str
+    rounds: int
+    spread_percent: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    order_low: float
+    order_high: float
+    p_value: float
+    p_holm: float
+
+    @property
+    def verdict(self) -> str:
+        """What may be said of the two."""
+        if np.isnan(self.ratio_low):
+            return f"fewer than {FEWEST} rounds"
+        if self.ratio_low <= 1 <= self.ratio_high:
+            return "no difference shown"
+        return "faster" if self.ratio_high < 1 else "slower"
+
+
+def compare_all(seconds: Mapping[str, Sequence[Floats]], resamples: int = RESAMPLES) -> list[Comparison]:
+    """Compare every backend with every other.
+
+    Args:
+        seconds: of each backend its times per round, a series (rounds,) per block; a round that a backend has no time
+            for is not a number, as is a whole block that it did not come through.
+        resamples: how many at least; more where there are so many pairs that Holm's correction would undo any p-value.
+    """
+    names = list(seconds)
+    pairs = [(one, other) for place, one in enumerate(names) for other in names[place + 1 :]]
+    resamples = max(resamples, 80 * len(pairs))
+    estimates = [estimate(_paired(seconds[one], seconds[other]), resamples) for one, other in pairs]
+    has_p = [not np.isnan(found.p_value) for found in estimates]
+    p_holm = np.full(len(pairs), np.nan)
+    p_holm[has_p] = holm([found.p_value for found in estimates if not np.isnan(found.p_value)])
+    compared = []
+    for (one, other), found, p in zip(pairs, estimates, p_holm.tolist(), strict=True):
+        compared += [_comparison(one, other, found, p), _comparison(other, one, _negative(found), p)]
+    return sorted(compared, key=lambda found: (names.index(found.backend), names.index(found.other)))
+
+
+def _paired(one: Sequence[Floats], other: Sequence[Floats]) -> list[Floats]:
+    """The log ratios of two backends by block, without rounds that either has not, and without empty blocks."""
+    logs = [np.log(mine) - np.log(theirs) for mine, theirs in zip(one, other, strict=True)]
+    return [found for found in (log[np.isfinite(log)] for log in logs) if len(found)]
+
+
+def _negative(found: Estimate) -> Estimate:
+    """The same pair, looked at from the other side."""
+    samples, spread, median, low, high, order_low, order_high, p_value = found
+    return Estimate(samples, spread, -median, -high, -low, -order_high, -order_low, p_value)
+
+
+def _comparison(backend: str, other: str, found: Estimate, p_holm: float) -> Comparison:
+    ratio, low, high, order_low, order_high = np.exp(found[2:7]).tolist()
+    return Comparison(
+        backend=backend,
+        other=other,
+        rounds=found.samples,
+        spread_percent=100 * found.spread,
+        ratio=ratio,
+        ratio_low=low,
+        ratio_high=high,
+        order_low=order_low,
+        order_high=order_high,
+        p_value=found.p_value,
+        p_holm=p_holm,
+    )
+
+
+def outliers(values: Floats) -> NDArray[np.bool_]:
+    """Which of some times, (n,), lie far off: modified z-scores of their logarithms beyond 3.5."""
+    logs = np.log(values)
+    distance = np.abs(logs - np.median(logs)) if len(logs) else logs
+    return distance > OUTLIER * robust_deviation(logs)
+
+
+def robust_deviation(values: Floats) -> float:
+    """The standard deviation that normal values with this median absolute deviation have; 0 for none."""
+    return float(stats.median_abs_deviation(values, scale="normal")) if len(values) else 0.0
+
+
+def mean_interval(values: Floats) -> tuple[float, float]:
+    """Student's 95 % interval for the mean of independent values, (n,); not a number for fewer than two."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
+    return float(np.mean(values) - half), float(np.mean(values) + half)
