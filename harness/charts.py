@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from pandas import Series
 
 from lockstep_bench.harness.equivalence import allowed_disagreements
-from lockstep_bench.harness.tables import Results, title
+from lockstep_bench.harness.tables import Results, of_threads, title
 
 STYLE: Final[Any] = {
     "axes.axisbelow": True,
@@ -55,8 +55,11 @@ class Look(NamedTuple):
 
 
 def looks(results: Results) -> list[Look]:
-    """One per backend, by its place in the plan: a further backend at the plan's end changes no other's."""
-    names = [planned.name for planned in results.plan.backends]
+    """One per backend, by its place in the plan: a further backend at the plan's end changes no other's.
+
+    The reference's twin is left out: it would only hide the reference.
+    """
+    names = [planned.name for planned in results.plan.backends if planned != results.plan.twin]
     status = [str(results.summary.set_index("backend")["status"][name]) for name in names]
     labels = [name if how == "ok" else f"{name} ({how})" for name, how in zip(names, status, strict=True)]
     colours = ["black", *(COLOURS[place % len(COLOURS)] for place in range(len(names) - 1))]
@@ -65,15 +68,19 @@ def looks(results: Results) -> list[Look]:
 
 
 def write_charts(folder: Path, results: Results) -> list[Path]:
-    """Draw every chart into `charts/` of a results folder, as PNG and as SVG, and return the paths."""
-    target = folder / "charts"
-    target.mkdir(parents=True, exist_ok=True)
+    """Draw every chart into `charts/` of a results folder, as PNG and as SVG, and return the paths.
+
+    With several numbers of threads, into a folder for each: `charts/threads-2`.
+    """
     paths = []
     with context(["default", STYLE]):  # not the user's own settings: the same tables give the same bytes
-        for name, figure in _figures(results):
-            for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-                paths.append(target / f"{name}.{suffix}")
-                figure.savefig(paths[-1], dpi=200, metadata=metadata)
+        for threads in results.plan.threads:
+            target = folder / "charts" / (f"threads-{threads}" if len(results.plan.threads) > 1 else "")
+            target.mkdir(parents=True, exist_ok=True)
+            for name, figure in _figures(of_threads(results, threads)):
+                for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+                    paths.append(target / f"{name}.{suffix}")
+                    figure.savefig(paths[-1], dpi=200, metadata=metadata)
     return paths
 
 
@@ -240,9 +247,11 @@ def _from_zero(axes: Axes) -> None:
 def _figure(results: Results, what: str, height: float, note: str = "") -> Figure:
     """An empty figure under a heading of as many lines as it takes; `height` in inches is without the heading."""
     plan = results.plan
-    seeds = ", ".join(str(block.seed) for block in plan.blocks)
-    seeds = f"seed {seeds}" if len(plan.blocks) == 1 else f"mean of seeds {seeds} (each of them thin or a dot)"
-    detail = f"{plan.dataset.train_images:,} training images, batch size {plan.problem.batch_size}, {seeds}"
+    seeds = list(dict.fromkeys(block.seed for block in plan.blocks))
+    of = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    of = of if len(plan.blocks) == 1 else f"mean of {len(plan.blocks)} runs, {of} (each of them thin or a dot)"
+    threads = f"{plan.threads[0]} thread{'s' if plan.threads[0] > 1 else ''}"
+    detail = f"{plan.dataset.train_images:,} training images, batch size {plan.problem.batch_size}, {threads}, {of}"
     dataset, machine = title(results)
     heading = [f"{what}: {dataset} on {machine}"]
     if len(heading[0]) > 84:

@@ -5,13 +5,16 @@ import sys
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from lockstep_bench.harness.errors import LockstepError, UsageError
+
+if TYPE_CHECKING:
+    from lockstep_bench.harness.tables import Results
 
 # Each command imports what it needs itself: listing the backends must not wait for pandas and matplotlib.
 
@@ -174,7 +177,10 @@ def run(
             conduct(plan, found.folder, out, progress.observe)
         except KeyboardInterrupt:
             interrupted = True
-    failed = _report(out)
+    runs = _report(out).runs
+    failed = ", ".join(
+        f"{row.backend} {row.status}" for row in runs[~runs["status"].isin(["ok", "skipped"])].itertuples()
+    )
     if interrupted:
         raise LockstepError(f"interrupted: what was done until then is in {out}")
     if failed:
@@ -189,23 +195,31 @@ def _numbers(option: str, text: str | None) -> list[int] | None:
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="A results folder.")],
+    into: Annotated[
+        Path | None, typer.Option(help="A document that gets the answer and the table, between its marker lines.")
+    ] = None,
+) -> None:
     """Make the tables and charts of a results folder again from its raw files.
 
-    Example: `lockstep report results/standard`
+    Example: `lockstep report results/standard --into README.md`
     """
-    _report(folder)
+    from lockstep_bench.harness.summary import write_into
+
+    results = _report(folder)
+    if into is not None:
+        write_into(into, results)
 
 
-def _report(folder: Path) -> str:
-    """Write and show a folder's report; return which runs failed, and how."""
+def _report(folder: Path) -> "Results":
+    """Write and show a folder's report."""
     from lockstep_bench.harness.report import write_report
 
-    runs = write_report(folder).runs
+    results = write_report(folder)
     console.print((folder / "summary.md").read_text(), highlight=False, markup=False, soft_wrap=True)
     console.print(f"Tables and charts are in {folder}", highlight=False)
-    failed = runs[~runs["status"].isin(["ok", "skipped"])]
-    return ", ".join(f"{row.backend} {row.status}" for row in failed.itertuples())
+    return results
 
 
 def say(message: str) -> None:

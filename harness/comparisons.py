@@ -166,7 +166,7 @@ def _conditions(turns: DataFrame, runs: DataFrame) -> Row:
     put_off = (runs["weights_seconds"] - runs["weights_again_seconds"]) / runs["median_slice_seconds"]
     return {
         "steal_percent": turns["steal_percent"].mean(),
-        "foreign_load": (turns["load_average"] - turns["threads"]).median(),
+        "foreign_load": (turns["load_average"] - turns["threads"].astype("float64")).median(),
         "put_off_percent": 100 * put_off.median(),
     }
 

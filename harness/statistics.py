@@ -22,8 +22,11 @@ LEVEL = 0.95
 FEWEST = 6
 """Samples below which there is no interval: 5 of one sign are a chance of 1 in 16."""
 RESAMPLES = 10_000
-AUTOCORRELATION = 0.5
-"""Between neighbouring samples: what the interval allows for. See `_stretch`."""
+AUTOCORRELATION = 0.45
+"""Between neighbouring samples: what the interval allows for. See `_stretch`.
+
+Simulated runs of 40 rounds are covered in 96.4 % without autocorrelation and in 93.5 % with 0.5.
+"""
 OUTLIER = 3.5
 """The modified z-score beyond which a timing is marked (Iglewicz and Hoaglin, 1993; hyperfine warns by the same)."""
 
@@ -88,7 +91,7 @@ def resampled_medians(series: Sequence[Floats], length: int, resamples: int, see
 
 
 def _stretch(samples: int, length: int) -> float:
-    """By how much the spread of resampled medians understates that of the sample's median; 1.3 for 40 samples.
+    """By how much the spread of resampled medians understates that of the sample's median; 1.38 for 40 samples.
 
     Three reasons, with k = samples / length blocks:
 

@@ -2,16 +2,29 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
+from pandas import DataFrame, Series
 
+from lockstep_bench.harness.comparisons import RULES
 from lockstep_bench.harness.equivalence import allowed_disagreements
-from lockstep_bench.harness.tables import Results, each, title
+from lockstep_bench.harness.errors import UsageError
+from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
+from lockstep_bench.harness.tables import Results, each, of_threads, title
 
-CAUTION: Final = (
-    "Times per step are medians over turns; a ratio is the median over rounds, in which all train the same slice "
-    "seconds apart. **These times have no interval yet: differences of a few percent may be noise.**"
+BEGIN: Final = "<!-- lockstep report: begin -->"
+END: Final = "<!-- lockstep report: end -->"
+"""Lines of a document that have the answer and its table between them."""
+FEW_ROUNDS: Final = 20
+"""Below this the intervals from the samples' order are shown beside the bootstrap's."""
+NOTABLE_CALL_PERCENT: Final = 1.0
+"""Of a slice: a call that costs more is mentioned."""
+METHOD: Final = (
+    "A ratio is the median over rounds, in which all train the same slice seconds apart, and its 95 % interval a "
+    "bootstrap over blocks of neighbouring rounds. Where that contains 1, no difference is shown. Rank is 1 and the "
+    "number of backends shown to be faster, Holm's correction for many comparisons applied. A backend is called "
+    "unstable where"
 )
 
 
@@ -20,68 +33,172 @@ def write_summary(folder: Path, results: Results) -> None:
     (folder / "summary.md").write_text(page(results), encoding="utf-8", newline="\n")
 
 
+def write_into(file: Path, results: Results) -> None:
+    """Put the answer and its table into a document, between its two marker lines, in place of what is there.
+
+    Raises:
+        UsageError: the document has not both of them once, in order.
+    """
+    text = file.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(BEGIN)
+    _old, end, after = rest.partition(END)
+    if not (begin and end):
+        raise UsageError(f"{file} has no place for the results: put the lines {BEGIN} and {END} where they belong")
+    file.write_text(f"{before}{BEGIN}\n{answer(results)}\n{END}{after}", encoding="utf-8", newline="\n")
+
+
 def page(results: Results) -> str:
-    """The page: the answer in a sentence, what failed and why, the summary as a table, how it was measured."""
+    """The page: the answer, what failed and why, the rules, a table for each number of threads, how it was measured."""
     plan, runs = results.plan, results.runs
     other = f"**THESE ARE NOT MNIST NUMBERS:** they were measured on another dataset, {plan.dataset.name}."
     failed = runs[runs["status"] != "ok"].groupby(["backend", "status", "epochs_done", "reason"], sort=False)["seed"]
     failures = (
         f"- **{backend}: {status}** after {done} of {plan.problem.epochs} epochs, "
-        f"seed {', '.join(map(str, seeds))}: {reason or 'no reason was recorded'}"
+        f"seed {', '.join(map(str, dict.fromkeys(seeds)))}: {reason or 'no reason was recorded'}"
         for (backend, status, done, reason), seeds in failed
     )
     parts = [
         f"# lockstep: {' on '.join(title(results))}",
         "" if plan.dataset.name == "mnist" else other,
-        _answer(results),
         "\n".join(failures),
-        "\n".join(f"| {' | '.join(cells)} |" for cells in _cells(results)),
-        CAUTION,
+        METHOD + "\n\n" + "\n".join(f"- {rule.meaning}," for rule in RULES).rstrip(",") + ".",
+        answer(results),
+        "\n".join(f"- {line}" for line in _remarks(results)),
         "## How it was measured",
         "\n".join(f"- {line}" for line in _conditions(results)),
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _answer(results: Results) -> str:
-    """What the tables say, in one sentence."""
-    plan, total, images = results.plan, len(results.summary), results.plan.dataset.test_images
-    ok = results.summary[results.summary["status"] == "ok"].sort_values("ratio_to_reference", kind="stable")
+def answer(results: Results) -> str:
+    """The answer in words and its table, for each number of threads."""
+    several = len(results.plan.threads) > 1
+    parts = []
+    for threads in results.plan.threads:
+        own = of_threads(results, threads)
+        parts += [f"## {threads} thread{'s' if threads > 1 else ''}"] if several else []
+        parts += [" ".join(_sentences(own)), "\n".join(f"| {' | '.join(cells)} |" for cells in _cells(own))]
+    return "\n\n".join(parts)
+
+
+def _sentences(results: Results) -> Iterator[str]:
+    """What the tables say."""
+    plan, images = results.plan, results.plan.dataset.test_images
+    twin = plan.twin.name if plan.twin else None
+    summary = results.summary[results.summary["backend"] != twin]
+    ok = summary[summary["status"] == "ok"]
     if ok.empty:
-        return "No backend came through, so there is nothing to compare."
+        yield "No backend came through, so there is nothing to compare."
+        return
     low, high = (f"{error:.2f}" for error in ok["test_error_percent"].agg(["min", "max"]))
     ended = f"ended at {low if low == high else f'{low} to {high}'} % test error"
-    best = ok.iloc[0]
+    total = len(summary)
     if len(ok) == 1:
-        return f"{best['backend']} {ended}; there is no other backend to compare it with."
-    who = f"All {total} backends" if len(ok) == total else f"{len(ok)} of {total} backends came through: they"
-    differ = f"at most {ok['disagreements'].max()} of {images:,} test images predicted differently"
-    same = f"stayed the same network ({differ}, {allowed_disagreements(images)} allowed)"
-    if pd.isna(best["ratio_to_reference"]):
-        return f"{who} {ended}; there is no reference to compare them with."
-    others = ok[ok["backend"] != plan.reference.name]
-    took = (f"{row['backend']} {row['ratio_to_reference']:.2f}" for _, row in others.iterrows())
-    return f"{who} {same} and {ended}. Time per step relative to {plan.reference.name}: {', '.join(took)}."
+        yield f"{ok.iloc[0]['backend']} {ended}; there is no other backend to compare it with."
+    else:
+        who = f"All {total} backends" if len(ok) == total else f"{len(ok)} of {total} backends came through: they"
+        differ = f"at most {ok['disagreements'].max()} of {images:,} test images predicted differently"
+        same = f"stayed the same network ({differ}, {allowed_disagreements(images)} allowed)"
+        if pd.isna(ok["disagreements"].max()):
+            yield f"{who} {ended}; there is no reference to compare them with."
+        else:
+            yield f"{who} {same} and {ended}."
+        yield _fastest(ok)
+    for _, row in results.summary[results.summary["backend"] == twin].iterrows():
+        yield from _noise(row)
+    if plan.dataset.name == "mnist":
+        yield _notebook(ok.iloc[0])
+
+
+def _fastest(ok: DataFrame) -> str:
+    first, others = ok.iloc[0], ok.iloc[1:]
+    took = (
+        f"{row['backend']} {_ratio(row, 'ratio_to_fastest')}"
+        + (", no difference shown" if row["ratio_to_fastest_low"] <= 1 <= row["ratio_to_fastest_high"] else "")
+        for _, row in others.iterrows()
+    )
+    return f"Fastest: {first['backend']}. Time per step relative to it: {'; '.join(took)}."
+
+
+def _noise(twin: "Series[Any]") -> Iterator[str]:
+    """What the reference shows against itself."""
+    if pd.isna(twin["ratio_to_reference"]):
+        return
+    low, high = twin["ratio_to_reference_low"], twin["ratio_to_reference_high"]
+    came = f"The reference against itself ({twin['backend']}) came to {_ratio(twin, 'ratio_to_reference', 3)}"
+    if low > 1 or high < 1:
+        far = 100 * (max(high, 1 / low) - 1)
+        yield f"{came}: one process is not as lucky as another, so read differences of up to {far:.0f} % as noise."
+    else:
+        yield f"{came}: that is noise alone."
+
+
+def _notebook(row: "Series[Any]") -> str:
+    """Where the notebook's error lies among those seen; all backends are the same network, so one row tells."""
+    seen = f"{row['notebook_reached']} seed{'s' if row['seeds'] > 1 else ''} ended at or below it"
+    if row["seeds"] == 1:
+        return f"The notebook reports {NOTEBOOK_ERROR_PERCENT} %: {seen}."
+    return (
+        f"The notebook reports {NOTEBOOK_ERROR_PERCENT} %: {seen}, between {row['test_error_min']:.2f} and "
+        f"{row['test_error_max']:.2f} %, {row['test_error_percent']:.2f} % on average (95 % interval "
+        f"{row['test_error_low']:.2f} to {row['test_error_high']:.2f})."
+    )
+
+
+def _ratio(row: "Series[Any]", column: str, digits: int = 2) -> str:
+    """A ratio with its interval, where there is one."""
+    ratio, low, high = (row[name] for name in (column, f"{column}_low", f"{column}_high"))
+    if pd.isna(ratio):
+        return ""
+    return f"{ratio:.{digits}f}" + ("" if pd.isna(low) else f" ({low:.{digits}f} to {high:.{digits}f})")
 
 
 def _cells(results: Results) -> Iterator[list[str]]:
     """The summary for people: a header, the line that Markdown wants below it, a row per backend."""
-    target = f"{results.plan.target_error_percent:g} %"
-    shown = {
+    reference, target = results.plan.reference.name, f"{results.plan.target_error_percent:g} %"
+    numbers = {
         "microseconds_per_step": ("time per step (µs)", ",.0f"),
-        "ratio_to_reference": (f"ratio to {results.plan.reference.name}", ".2f"),
-        "train_seconds": ("training (s)", ",.1f"),
+        "ratio_to_reference": (f"ratio to {reference}", ""),
+        "ratio_to_fastest": ("ratio to the fastest", ""),
+        "floor_multiple": ("times the floor", ",.1f"),
+        "startup_seconds": ("start-up (s)", ",.2f"),
+        "train_seconds": ("training (s)", ",.0f"),
+        "train_seconds_to_target": (f"training to {target} (s)", ",.0f"),
+        "target_reached": (f"runs that reached {target}", "s"),
         "test_error_percent": ("test error (%)", ".2f"),
         "disagreements": ("images predicted differently", "d"),
-        "target_reached": (f"runs that reached {target}", "s"),
-        "epochs_to_target": (f"epochs to {target}", ".3g"),
-        "train_seconds_to_target": (f"training to {target} (s)", ",.1f"),
+        "memory_peak_mebibytes": ("peak memory (MiB)", ",.0f"),
     }
-    yield ["backend", "status", *(header for header, _ in shown.values())]
-    yield ["---", "---", *("---:" for _ in shown)]
+    yield ["backend", "style", "status", "rank", *(header for header, _ in numbers.values())]
+    yield ["---", "---", "---", "---:", *("---:" for _ in numbers)]
+    table = results.summary.assign(memory_peak_mebibytes=results.summary["memory_peak_bytes"].astype("float64") / 2**20)
+    for _, row in table.iterrows():
+        cells = [row["backend"], row["style"], row["status"] + (", unstable" if row["unstable"] else "")]
+        cells.append("" if pd.isna(row["rank"]) else str(row["rank"]))
+        for column, (_, form) in numbers.items():
+            if column.startswith("ratio"):
+                cells.append(_ratio(row, column))
+            else:
+                cells.append("" if pd.isna(row[column]) else format(row[column], form))
+        yield cells
+
+
+def _remarks(results: Results) -> Iterator[str]:
+    """What a reader of the table has to know of single backends."""
     for _, row in results.summary.iterrows():
-        numbers = ("" if pd.isna(row[column]) else format(row[column], form) for column, (_, form) in shown.items())
-        yield [row["backend"], row["status"], *numbers]
+        who = f"{row['backend']} ({row['threads']} threads)" if len(results.plan.threads) > 1 else row["backend"]
+        for rule in RULES:
+            if row[rule.column] > rule.limit:
+                yield f"{who} is unstable: {rule.meaning} (`{rule.column}` {row[rule.column]:.3g}); {rule.advice}"
+        if row["call_percent"] > NOTABLE_CALL_PERCENT:
+            yield (
+                f"each call of {who}'s `train` costs {row['call_milliseconds']:.0f} ms beside its steps: "
+                f"{row['call_percent']:.1f} % of a slice is due to the slicing"
+            )
+    few = results.ratios[(results.ratios["rounds"] < FEW_ROUNDS) & results.ratios["order_low"].notna()]
+    for _, row in few[few["other"] == results.plan.reference.name].iterrows():
+        interval = f"{row['order_low']:.2f} to {row['order_high']:.2f}"
+        yield f"{row['rounds']} rounds are few: the order of {row['backend']}'s ratios alone gives {interval}"
 
 
 def _conditions(results: Results) -> Iterator[str]:
@@ -90,8 +207,13 @@ def _conditions(results: Results) -> Iterator[str]:
     yield f"dataset: {dataset.name}, {dataset.train_images:,} training and {dataset.test_images:,} test images"
     yield f"dataset SHA-256: {dataset.sha256}"
     yield f"training: {problem.epochs} epochs, batch size {problem.batch_size}, {problem.dtype}, profile {plan.profile}"
-    yield f"seeds: {', '.join(str(block.seed) for block in plan.blocks)}"
+    replicates = max(block.replicate for block in plan.blocks)
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(block.seed for block in plan.blocks))
+    yield f"seeds: {seeds}" + (f", {replicates} replicates of each" if replicates > 1 else "")
     yield f"turns: slices of {plan.slice_steps} steps, one backend at a time, each in a process of its own"
+    if not results.turns["floor_microseconds_per_step"].isna().all():
+        floor = results.turns["floor_microseconds_per_step"].median()
+        yield f"dense floor: {floor:,.0f} µs per step, the median over rounds"
     for backend, versions in runs.groupby("backend", sort=False)["versions"]:
         yield f"{backend}: {each(versions) or 'no version recorded'}"
     changes = " with uncommitted changes" if plan.commit_clean is False else ""

@@ -124,6 +124,13 @@ def write_tables(folder: Path) -> Results:
     return results
 
 
+def of_threads(results: Results, threads: int) -> Results:
+    """The part of the results that was measured with so many threads."""
+    blocks = [block for block in results.plan.blocks if block.threads == threads]
+    own = [table[table["threads"] == threads].reset_index(drop=True) for table in results[1:]]
+    return Results(results.plan.model_copy(update={"blocks": blocks}), *own)
+
+
 def title(results: Results) -> tuple[str, str]:
     """Dataset and machine: every page and picture of results has to name them."""
     name = results.plan.dataset.name

@@ -11,7 +11,9 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 from dataclasses import asdict
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np

@@ -40,8 +40,7 @@ def make_plan(backends: Iterable[str], epochs: int, seeds: int, dataset: str, ma
         problem=Problem(epochs=epochs),
         dataset=PlannedDataset(name=dataset, sha256="5ha", train_images=30, test_images=10_000),
         backends=[PlannedBackend(name=name, style="idiomatic", spec=name, versions={}) for name in backends],
-        blocks=[Block(id=f"seed-{seed}", seed=seed) for seed in range(seeds)],
-        threads=2,
+        blocks=[Block(id=f"seed-{seed}", seed=seed, threads=2) for seed in range(seeds)],
         device="cpu",
         slice_steps=2,
         turn_timeout_seconds=300.0,
@@ -91,6 +90,11 @@ def make_turn(backend: str, epoch: int, seconds: float) -> TurnEvent:
         at_seconds=0.0,
         train_seconds=seconds,
         train_loss=1 / epoch,
+        cpu_seconds=seconds,
+        involuntary_switches=0,
+        steal_percent=None,
+        load_average=1.0,
+        waiting_seconds={},
     )
 
 
@@ -99,12 +103,16 @@ def make_evaluation(backend: str, epoch: int, error: float) -> EvaluationEvent:
     return EvaluationEvent(
         backend=backend,
         epoch=epoch,
+        weights_seconds=(0.01, 0.01),
         predict_seconds=0.1,
         evaluate_seconds=0.2,
         train_error_percent=error / 2,
         test_loss=error / 10,
         test_error_percent=error,
         order_sha256="o",
+        threads_used=2,
+        affinity=[0, 1],
+        peak_bytes=100_000_000,
         disagreements=0,
     )
 

@@ -53,7 +53,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
 def test_run_leaves_tables_charts_and_a_summary(results: Path) -> None:
     """A run ends with every table, the summary, and each chart as PNG and SVG."""
     names = set(files(results))
-    assert {"plan.json", "runs.csv", "epochs.csv", "turns.csv", "summary.csv", "summary.md"} <= names
+    assert {"plan.json", "runs.csv", "epochs.csv", "turns.csv", "summary.csv", "ratios.csv", "summary.md"} <= names
     assert {f"charts/loss.{kind}" for kind in ("png", "svg")} <= names
     runs = pd.read_csv(results / "runs.csv")
     assert dict(zip(runs["backend"], runs["status"], strict=True)) == {"numpy": "ok", "scikit-learn": "ok"}
@@ -68,6 +68,37 @@ def test_report_makes_every_derived_file_again_byte_for_byte(results: Path, tmp_
             (results / name).unlink()
     assert lockstep("report", results, cwd=tmp_path).returncode == 0
     assert files(results) == before
+
+
+def test_report_puts_its_table_into_a_document(results: Path, tmp_path: Path) -> None:
+    """Between its marker lines; a document without them is wrong usage and stays as it was."""
+    document = tmp_path / "page.md"
+    document.write_text("mine\n<!-- lockstep report: begin -->\n<!-- lockstep report: end -->\n")
+    assert lockstep("report", results, "--into", document, cwd=tmp_path).returncode == 0
+    assert "| scikit-learn | idiomatic | ok" in document.read_text()
+    document.write_text("mine")
+    process = lockstep("report", results, "--into", document, cwd=tmp_path)
+    assert process.returncode == 2
+    assert "put the lines" in process.stderr
+    assert document.read_text() == "mine"
+
+
+def test_run_twice_against_itself_on_several_numbers_of_threads(tmp_path: Path, cache: Path) -> None:
+    """`--aa`, `--threads` and `--replicates` by the command: every run is there, charts and tables apart."""
+    process = lockstep(
+        *SMALL_RUN,
+        *["numpy", "--aa", "--threads", "1,2", "--replicates", "2", "--out", "out"],
+        cwd=tmp_path,
+        LOCKSTEP_CACHE=str(cache),
+    )
+    assert process.returncode == 0, process.stderr
+    runs = pd.read_csv(tmp_path / "out" / "runs.csv")
+    assert len(runs) == 8
+    assert set(runs["backend"]) == {"numpy", "numpy-aa"}
+    assert {"charts/threads-1/loss.png", "charts/threads-2/loss.svg"} <= set(files(tmp_path / "out"))
+    page = (tmp_path / "out" / "summary.md").read_text()
+    assert page.index("## 1 thread\n") < page.index("## 2 threads\n")
+    assert page.count("The reference against itself (numpy-aa) came to") == 2
 
 
 def test_run_into_a_folder_with_results_is_refused(results: Path, tmp_path: Path) -> None:
@@ -115,6 +146,9 @@ WRONG_USAGE = {
     "no images": (["--train-images", "0"], "not between 1 and the 1,500 that digits has"),
     "slice": (["--slice-steps", "0"], "--slice-steps must be more than 0"),
     "threads": (["--threads", "100000"], "--threads 100000 is more than the"),
+    "no threads": (["--threads", "2,0"], "--threads must be more than 0, not 0"),
+    "threads in words": (["--threads", "all"], "--threads takes whole numbers separated by commas, such as 1,2"),
+    "replicates": (["--replicates", "0"], "--replicates must be more than 0"),
     "timeout": (["--turn-timeout", "1e10"], "give a smaller one"),
     "seeds": (["--seeds", "one"], "--seeds takes whole numbers"),
     "negative seed": (["--seeds", "-1"], "--seeds takes whole numbers"),
@@ -237,7 +271,7 @@ def test_interrupt_ends_cleanly_with_everything_so_far_reported(tmp_path: Path) 
         if line.startswith("epoch 1/1000  scikit-learn"):
             break
     workers = psutil.Process(process.pid).children(recursive=True)
-    assert len(workers) == 2
+    assert len(workers) == 3  # one measures the dense floor
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1

@@ -12,6 +12,7 @@ from lockstep_bench.backends import registered
 from lockstep_bench.harness import load
 from lockstep_bench.harness.conductor import conduct
 from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.environment import available_cpus
 from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import make_plan
@@ -20,11 +21,14 @@ from lockstep_bench.harness.records import (
     EndEvent,
     EvaluationEvent,
     Event,
+    ExtraEvent,
+    FloorEvent,
     StartEvent,
     TurnEvent,
     read_events,
     read_plan,
 )
+from lockstep_bench.harness.worker_process import THREAD_VARIABLES
 
 BROKEN = Path(__file__).parent.parent / "broken"
 SMALL: dict[str, Any] = {"epochs": 2, "train_images": 300, "slice_steps": 8, "turn_timeout": 60.0}
@@ -97,6 +101,103 @@ def test_all_backends_stay_in_lockstep_on_mnist(mnist: Dataset, tmp_path: Path) 
     assert set(ends(events)) == {*registered(), None}
     assert {end.status for end in ends(events).values()} == {"ok"}
     assert max(e.disagreements or 0 for e in events if isinstance(e, EvaluationEvent)) <= 5
+
+
+@pytest.mark.mnist
+def test_waiting_workers_leave_the_cpu_to_the_others(mnist: Dataset, tmp_path: Path) -> None:
+    """Every framework uses under 1 % of a CPU while others have their turns; no step is faster than the floor."""
+    run(mnist, tmp_path / "out", epochs=3, train_images=3000, slice_steps=200)
+    runs = load(tmp_path / "out").runs.set_index("backend")
+    assert set(runs.index) == set(registered())
+    assert (runs["waiting_percent"] < 1).all(), runs["waiting_percent"].to_dict()
+    assert (runs["floor_multiple"] > 1).all(), runs["floor_multiple"].to_dict()
+
+
+def test_a_worker_that_spins_while_it_waits_is_seen(digits: Dataset, tmp_path: Path, adapter: Adapter) -> None:
+    """A thread that never sleeps for long shows in the turns of the others, and makes its backend unstable by name."""
+    spin = method("build(self, *arguments)", "super().build(*arguments)", "import threading, time", "def spin():")
+    spin += "\n            while True: sum(range(20_000)), time.sleep(1e-3)"
+    spin += "\n        threading.Thread(target=spin, daemon=True).start()"
+    run(digits, tmp_path / "out", adapter("spins", spin), train_images=1500, slice_steps=50)
+    results = load(tmp_path / "out")
+    assert results.runs.set_index("backend")["waiting_percent"].to_dict()["spins"] > 10
+    assert "waiting_percent" in results.summary.set_index("backend")["unstable"]["spins"]
+
+
+def test_phases_conditions_and_floor_are_recorded(digits: Dataset, tmp_path: Path) -> None:
+    """Of a real run no column of any table stays empty, but those that it has no occasion for."""
+    run(digits, tmp_path / "out", "scikit-learn", epochs=6, train_images=1500, slice_steps=40, aa=True)
+    results = load(tmp_path / "out")
+    unreached = {"epochs_to_target", "train_seconds_to_target", "own_seconds_to_target"}
+    assert results.runs.columns[results.runs.isna().any()].tolist() == [c for c in results.runs if c in unreached]
+    assert not results.turns.isna().any().any()
+    assert not results.ratios.isna().any().any()
+    runs = results.runs.set_index("backend")
+    assert (runs["own_seconds"] > runs["train_seconds"] + runs["evaluation_seconds"]).all()
+    assert (runs["start_seconds"] > runs["import_seconds"]).all()
+    assert (runs["memory_peak_bytes"] >= runs["memory_build_bytes"]).all()
+    assert (runs["cpus_used"] == runs["threads"]).all()
+    assert (runs["threads_used"] <= runs["threads"]).all()
+    assert results.turns["cpu_per_second"].between(0.05, 1.1 * results.turns["threads"]).all()
+
+
+def test_a_run_goes_on_without_its_floor(digits: Dataset, tmp_path: Path) -> None:
+    """When the worker that measures it dies, the others end well, with no floor from then on."""
+
+    def kill_floor(event: Event) -> None:
+        if isinstance(event, EvaluationEvent) and event.epoch == 1:
+            last_started = max(psutil.Process().children(), key=lambda child: child.create_time())
+            last_started.kill()
+
+    plan = make_plan(digits, ["numpy"], **SMALL)
+    conduct(plan, digits.folder, tmp_path / "out", kill_floor)
+    events = read_events(tmp_path / "out", plan.blocks[0])
+    assert {end.status for end in ends(events).values()} == {"ok"}
+    assert [event.round for event in events if isinstance(event, FloorEvent)] == [1, 2, 3]
+    assert len([event for event in events if isinstance(event, TurnEvent)]) == 6
+
+
+def test_the_cost_of_a_call_is_told_from_its_steps(digits: Dataset, tmp_path: Path, adapter: Adapter) -> None:
+    """A backend that sleeps for 30 ms in every call of `train` is found out; its final state is saved before."""
+    slow = adapter("slow-call", "    def synchronize(self):\n        time.sleep(0.03)")
+    events = run(digits, tmp_path / "out", slow, train_images=1500, slice_steps=100)
+    found = {event.backend: event for event in events if isinstance(event, ExtraEvent)}
+    assert found["slow-call"].call_seconds == pytest.approx(0.03, abs=0.015)
+    assert len(found["slow-call"].latency_seconds) == 200
+    assert min(found["slow-call"].latency_seconds) > 0
+
+
+def test_extras_do_not_take_longer_than_they_may(digits: Dataset, tmp_path: Path, adapter: Adapter) -> None:
+    """A backend that is slow at both is asked for fewer predictions and no calls, and still ends ok."""
+    slow = adapter("slow", "    def synchronize(self):\n        time.sleep(0.2)\n\n" + method(
+        "predict(self, images)", "time.sleep(0.05 if len(images) == 1 else 0)", "return super().predict(images)"
+    ))  # fmt: skip
+    events = run(digits, tmp_path / "out", slow, train_images=1500, slice_steps=100, turn_timeout=8.0)
+    assert ends(events)["slow"].status == "ok"
+    [extra] = [event for event in events if isinstance(event, ExtraEvent) and event.backend == "slow"]
+    assert 10 < len(extra.latency_seconds) < 60
+    assert extra.call_seconds is None
+
+
+@pytest.mark.parametrize("name", registered())
+def test_threads_are_what_was_asked_for(digits: Dataset, tmp_path: Path, name: str) -> None:
+    """With one thread asked for, no library of any framework has more, and one CPU is all that it may use."""
+    events = run(digits, tmp_path / "out", name, threads=1, epochs=1)
+    [build] = [event for event in events if isinstance(event, BuildEvent) and event.backend == name]
+    [evaluation] = [event for event in events if isinstance(event, EvaluationEvent) and event.backend == name]
+    assert {pool["num_threads"] for pool in build.pools} <= {1}
+    assert {build.variables[variable] for variable in THREAD_VARIABLES} == {"1"}
+    assert len(evaluation.affinity) == 1
+
+
+def test_numbers_of_threads_and_replicates_are_blocks(digits: Dataset, tmp_path: Path) -> None:
+    """Two numbers of threads, twice each: four blocks, each with its own workers, in tables apart."""
+    counts = (1, available_cpus())
+    run(digits, tmp_path / "out", "numpy", threads=counts, replicates=2, epochs=1)
+    results = load(tmp_path / "out")
+    assert results.runs[["threads", "replicate"]].to_numpy().tolist() == [[n, r] for n in counts for r in (1, 2)]
+    assert results.runs["cpus_used"].tolist() == [n for n in counts for _ in (1, 2)]
+    assert results.summary[["threads", "runs_ok"]].to_numpy().tolist() == [[n, 2] for n in counts]
 
 
 @pytest.mark.mnist

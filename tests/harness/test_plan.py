@@ -67,7 +67,7 @@ def uninstalled(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("preset", "epochs", "images", "seeds", "slice_steps"),
     [
-        ("quick", 5, 6_000, [0], 200),
+        ("quick", 5, 6_000, [0], 100),
         ("standard", 20, 60_000, [0], 500),
         ("full", 20, 60_000, [0, 1, 2, 3, 4], 500),
     ],
@@ -100,10 +100,33 @@ def test_plan_says_all_that_was_resolved(digits: Dataset, tmp_path: Path) -> Non
     assert (plan.dataset.name, plan.dataset.sha256, plan.dataset.test_images) == ("digits", digits.sha256, 297)
     assert (plan.lockstep, plan.command) == (environment.lockstep_version(), "lockstep run numpy")
     assert (plan.commit, plan.commit_clean, plan.machine) == ("c" * 40, False, "Some CPU, 4 CPUs, 16 GiB")
-    assert (plan.threads, plan.device, plan.profile) == (4, "cpu", "identical")
+    assert (plan.threads, plan.device, plan.profile) == ([4], "cpu", "identical")
     assert (plan.target_error_percent, plan.turn_timeout_seconds) == (7.21, 300)
     write_plan(tmp_path, plan)
     assert read_plan(tmp_path) == plan
+
+
+def test_threads_and_replicates_multiply_blocks(digits: Dataset) -> None:
+    """Every number of threads, each once, with every replicate and seed; their files have names of their own."""
+    plan = make_plan(digits, ["numpy"], threads=[1, 4, 1], replicates=2, seeds=[5, 6])
+    assert plan.threads == [1, 4]
+    assert [(block.threads, block.replicate, block.seed) for block in plan.blocks] == [
+        (threads, replicate, seed) for threads in (1, 4) for replicate in (1, 2) for seed in (5, 6)
+    ]
+    assert plan.blocks[3].id == "seed-6-threads-1-cpu-replicate-2"
+    assert len({block.id for block in plan.blocks}) == 8
+
+
+def test_the_references_twin_is_the_last(digits: Dataset) -> None:
+    """Under another name, loaded from the same place; without `aa` there is none."""
+    plan = make_plan(digits, ["scikit-learn"], aa=True)
+    assert [(backend.name, backend.spec) for backend in plan.backends] == [
+        ("numpy", "numpy"),
+        ("scikit-learn", "scikit-learn"),
+        ("numpy-aa", "numpy"),
+    ]
+    assert plan.twin == plan.backends[2]
+    assert make_plan(digits, ["scikit-learn"]).twin is None
 
 
 def test_options_override_the_preset(digits: Dataset) -> None:
@@ -122,7 +145,7 @@ def test_options_override_the_preset(digits: Dataset) -> None:
         turn_timeout=0.5,
     )
     assert (plan.problem, plan.dataset.train_images) == (Problem(epochs=1, batch_size=32), 1500)
-    assert (plan.slice_steps, plan.threads) == (1, 2)
+    assert (plan.slice_steps, plan.threads) == (1, [2])
     assert (plan.target_error_percent, plan.turn_timeout_seconds) == (5.0, 0.5)
     assert [(block.id, block.seed) for block in plan.blocks] == [
         ("seed-7-threads-2-cpu", 7),

@@ -20,6 +20,8 @@ from lockstep_bench.harness.records import (
     EndEvent,
     EvaluationEvent,
     Event,
+    ExtraEvent,
+    FloorEvent,
     MachineEvent,
     Plan,
     PlannedBackend,
@@ -34,7 +36,7 @@ from lockstep_bench.harness.records import (
     write_plan,
 )
 
-BLOCK = Block(id="seed-0-threads-1-cpu", seed=0)
+BLOCK = Block(id="seed-0-threads-1-cpu", seed=0, threads=1)
 PLAN = Plan(
     lockstep="0.1.0",
     commit="c" * 40,
@@ -48,7 +50,6 @@ PLAN = Plan(
         PlannedBackend(name="mine", style="tuned", spec="./mine.py", versions={}, skip="magic is not installed"),
     ],
     blocks=[BLOCK],
-    threads=1,
     device="cpu",
     slice_steps=200,
     turn_timeout_seconds=300.0,
@@ -57,8 +58,19 @@ PLAN = Plan(
 )
 EVENTS: list[Event] = [
     MachineEvent(machine="Some CPU", started="2025-01-01T00:00:00+00:00", details={"cpus": 2, "blas": [{"a": None}]}),
-    StartEvent(backend="numpy", start_seconds=0.5, import_seconds=0.1, versions={"numpy": "2.4.6"}),
-    BuildEvent(backend="numpy", build_seconds=0.01, weights_sha256="5" * 64),
+    StartEvent(
+        backend="numpy", start_seconds=0.5, import_seconds=0.1, versions={"numpy": "2.4.6"}, memory_bytes=40_000_000
+    ),
+    BuildEvent(
+        backend="numpy",
+        build_seconds=0.01,
+        weights_sha256="5" * 64,
+        memory_bytes=50_000_000,
+        pools=[{"internal_api": "openblas", "version": None}],
+        variables={"OMP_NUM_THREADS": "1"},
+    ),
+    FloorEvent(round=1, at_seconds=1.5, flops_per_second=1e11, bytes_per_second=1e10),
+    ExtraEvent(backend="numpy", latency_seconds=[1e-4, 2e-4], call_seconds=None),
     EndEvent(backend="numpy", status="error", reason="Ärger: “nein”\nzwei Zeilen \u2028 und ein Bild 🐛"),
     EndEvent(backend=None, status="ok"),
 ]
@@ -74,18 +86,42 @@ json_values = st.recursive(
 )
 events: st.SearchStrategy[Event] = st.one_of(
     st.builds(MachineEvent, machine=text, started=text, details=st.dictionaries(text, json_values, max_size=3)),
-    st.builds(StartEvent, backend=text, start_seconds=seconds, import_seconds=seconds, versions=versions),
-    st.builds(BuildEvent, backend=text, build_seconds=seconds, weights_sha256=text),
+    st.builds(
+        StartEvent,
+        backend=text,
+        **dict.fromkeys(("start_seconds", "import_seconds"), seconds),
+        versions=versions,
+        memory_bytes=counts,
+    ),
+    st.builds(
+        BuildEvent,
+        backend=text,
+        build_seconds=seconds,
+        weights_sha256=text,
+        memory_bytes=counts,
+        pools=st.lists(st.dictionaries(text, json_values, max_size=3), max_size=2),
+        variables=versions,
+    ),
+    st.builds(
+        FloorEvent, round=counts, **dict.fromkeys(("at_seconds", "flops_per_second", "bytes_per_second"), seconds)
+    ),
+    st.builds(
+        ExtraEvent, backend=text, latency_seconds=st.lists(seconds, max_size=3), call_seconds=st.none() | seconds
+    ),
     st.builds(
         TurnEvent,
         backend=text,
-        **dict.fromkeys(("epoch", "round", "start", "stop", "steps"), counts),
-        **dict.fromkeys(("at_seconds", "train_seconds", "train_loss"), seconds),
+        **dict.fromkeys(("epoch", "round", "start", "stop", "steps", "involuntary_switches"), counts),
+        **dict.fromkeys(("at_seconds", "train_seconds", "train_loss", "cpu_seconds", "load_average"), seconds),
+        steal_percent=st.none() | seconds,
+        waiting_seconds=st.dictionaries(text, seconds, max_size=3),
     ),
     st.builds(
         EvaluationEvent,
         backend=text,
-        epoch=counts,
+        **dict.fromkeys(("epoch", "threads_used", "peak_bytes"), counts),
+        weights_seconds=st.tuples(seconds, seconds),
+        affinity=st.lists(counts, max_size=3),
         **dict.fromkeys(("predict_seconds", "evaluate_seconds"), seconds),
         **dict.fromkeys(("train_error_percent", "test_loss", "test_error_percent"), seconds),
         order_sha256=text,
@@ -193,7 +229,7 @@ def test_plan_is_never_overwritten(tmp_path: Path) -> None:
     """The folder of another run stays as it is."""
     write_plan(tmp_path, PLAN)
     with pytest.raises(FileExistsError):
-        write_plan(tmp_path, PLAN.model_copy(update={"threads": 2}))
+        write_plan(tmp_path, PLAN.model_copy(update={"slice_steps": 2}))
     assert read_plan(tmp_path) == PLAN
 
 
@@ -217,10 +253,10 @@ def test_text_that_is_no_plan_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"threads": None}, "threads: Input should be a valid integer"),
-        ({"threads": "two"}, "threads: Input should be a valid integer"),
+        ({"slice_steps": None}, "slice_steps: Input should be a valid integer"),
+        ({"slice_steps": "two"}, "slice_steps: Input should be a valid integer"),
         ({"more": 1}, "more: Extra inputs are not permitted"),
-        ({"format": 2}, "format: Input should be 1"),
+        ({"format": 1}, "format: Input should be 2"),
         ({"profile": "other"}, "profile: Input should be "),
         ({"problem": {"hidden": 0}}, "problem: Value error, hidden must be at least 1, not 0"),
         ({"problem": {"dtype": "float16"}}, "problem.dtype: Input should be 'float32' or 'float64'"),

@@ -3,7 +3,7 @@
 import math
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import get_args
+from typing import Any, get_args
 
 import pandas as pd
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockstep_bench.harness import tables
-from lockstep_bench.harness.errors import LockstepError
+from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.problem import Problem
 from lockstep_bench.harness.records import (
     Block,
@@ -20,6 +20,8 @@ from lockstep_bench.harness.records import (
     EndEvent,
     EvaluationEvent,
     Event,
+    ExtraEvent,
+    FloorEvent,
     MachineEvent,
     Plan,
     PlannedBackend,
@@ -30,11 +32,23 @@ from lockstep_bench.harness.records import (
     block_path,
     write_plan,
 )
-from lockstep_bench.harness.summary import write_summary
+from lockstep_bench.harness.summary import write_into, write_summary
 from lockstep_bench.harness.tables import DECIMALS, Results, load, write_tables
 
-FILES = ("runs.csv", "epochs.csv", "turns.csv", "summary.csv", "summary.md")
-IDENTITY = ["backend", "style", "seed", "epoch", "status", "machine", "dataset", "threads", "device", "profile"]
+FILES = ("runs.csv", "epochs.csv", "turns.csv", "summary.csv", "ratios.csv", "summary.md")
+IDENTITY = [
+    "backend",
+    "other",
+    "style",
+    "seed",
+    "epoch",
+    "status",
+    "machine",
+    "dataset",
+    "threads",
+    "device",
+    "profile",
+]
 
 
 def make_plan(*backends: str, seeds: tuple[int, ...] = (0,), dataset: str = "mnist", skip: str | None = None) -> Plan:
@@ -51,8 +65,7 @@ def make_plan(*backends: str, seeds: tuple[int, ...] = (0,), dataset: str = "mni
         problem=Problem(epochs=2),
         dataset=PlannedDataset(name=dataset, sha256="5ha", train_images=35, test_images=10_000),
         backends=planned,
-        blocks=[Block(id=f"seed-{seed}", seed=seed) for seed in seeds],
-        threads=2,
+        blocks=[Block(id=f"seed-{seed}", seed=seed, threads=2) for seed in seeds],
         device="cpu",
         slice_steps=2,
         turn_timeout_seconds=300.0,
@@ -70,12 +83,31 @@ def begin(backend: str, start: float = 2.0, build: float = 0.5) -> list[Event]:
     """A worker that started and built."""
     versions = {"keras": "3.15.1", "tensorflow": "2.21.0"} if backend == "keras" else {backend: "1.0"}
     return [
-        StartEvent(backend=backend, start_seconds=start, import_seconds=1.0, versions=versions),
-        BuildEvent(backend=backend, build_seconds=build, weights_sha256="w"),
+        StartEvent(
+            backend=backend, start_seconds=start, import_seconds=1.0, versions=versions, memory_bytes=40_000_000
+        ),
+        BuildEvent(
+            backend=backend,
+            build_seconds=build,
+            weights_sha256="w",
+            memory_bytes=50_000_000,
+            pools=[],
+            variables={},
+        ),
     ]
 
 
-def turn(backend: str, epoch: int, number: int, seconds: float, loss: float = 1.0) -> TurnEvent:
+def turn(
+    backend: str,
+    epoch: int,
+    number: int,
+    seconds: float,
+    loss: float = 1.0,
+    *,
+    steal: float | None = None,
+    load: float = 1.0,
+    waiting: dict[str, float] | None = None,
+) -> TurnEvent:
     """The first (30 images, 2 steps) or second slice (5 images, 1 step) of an epoch, by the number of its round."""
     start, stop, steps = (0, 30, 2) if number % 2 else (30, 35, 1)
     return TurnEvent(
@@ -88,6 +120,11 @@ def turn(backend: str, epoch: int, number: int, seconds: float, loss: float = 1.
         at_seconds=10.0 * number,
         train_seconds=seconds,
         train_loss=loss,
+        cpu_seconds=1.5 * seconds,
+        involuntary_switches=7,
+        steal_percent=steal,
+        load_average=load,
+        waiting_seconds=waiting or {},
     )
 
 
@@ -96,12 +133,16 @@ def evaluation(backend: str, epoch: int, error: float, disagreements: int | None
     return EvaluationEvent(
         backend=backend,
         epoch=epoch,
+        weights_seconds=(0.3, 0.1),
         predict_seconds=1.0,
         evaluate_seconds=3.0,
         train_error_percent=error - 1,
         test_loss=error / 10,
         test_error_percent=error,
         order_sha256="o",
+        threads_used=2,
+        affinity=[0, 1],
+        peak_bytes=100_000_000 + epoch,
         disagreements=disagreements,
     )
 
@@ -362,7 +403,7 @@ def test_columns_are_in_the_stated_order_and_rounded(tmp_path: Path) -> None:
         columns = pd.read_csv(folder / name).columns.tolist()
         own = [column for column in IDENTITY if column in columns]
         assert columns[: len(own)] == own
-        assert set(own) >= {"backend", "style", "status", "machine", "dataset", "threads", "device", "profile"}
+        assert set(own) >= {"backend", "machine", "dataset", "threads", "device", "profile"}
     row = pd.read_csv(folder / "turns.csv", dtype=str).iloc[0]
     assert row[["train_seconds", "microseconds_per_step"]].tolist() == ["0.333333", "166666.7"]
 
@@ -384,10 +425,12 @@ def test_the_page_says_what_the_data_say(tmp_path: Path) -> None:
     assert page.startswith("# lockstep: MNIST on this machine\n")
     assert (
         "All 2 backends stayed the same network (at most 4 of 10,000 test images predicted differently, 5 allowed) and "
-        "ended at 5.50 to 5.52 % test error. Time per step relative to numpy: keras 0.50."
+        "ended at 5.50 to 5.52 % test error. Fastest: keras. Time per step relative to it: numpy 2.00. "
+        "The notebook reports 7.21 %: 1 of 1 seed ended at or below it.\n"
     ) in page
-    assert "no interval yet" in page
-    assert "| keras | ok | 750,000 | 0.50 | 5.0 | 5.52 | 4 | 1 of 1 | 2 | 5.0 |" in page
+    assert (
+        "| numpy | idiomatic | ok | 1 | 1,500,000 | 1.00 | 2.00 |  | 0.00 | 10 | 10 | 1 of 1 | 5.50 | 0 | 95 |" in page
+    )
     assert "commit c0ffee\n" in page
     assert "NOT MNIST" not in page
 
@@ -403,6 +446,255 @@ def test_the_page_says_what_failed_and_warns_of_other_data(tmp_path: Path) -> No
     assert "- **keras: timeout** after 0 of 2 epochs, seed 0: a turn took over 300 s" in page
     assert "All" not in page.split("##")[0]
     assert "with uncommitted changes" in page
+
+
+def floor(number: int, flops: float, bytes_: float = 1e15) -> FloorEvent:
+    """What the machine can do in a round; with so much bandwidth, the operations decide."""
+    return FloorEvent(round=number, at_seconds=0.0, flops_per_second=flops, bytes_per_second=bytes_)
+
+
+def long_run(backend: str, *seconds: float, error: float = 5.5, **conditions: Any) -> list[Event]:
+    """A run of one epoch whose turns, of 2 steps each, take these times."""
+    turns = [turn(backend, 1, 2 * place + 1, each, **conditions) for place, each in enumerate(seconds)]
+    return [*begin(backend), *turns, evaluation(backend, 1, error), end(backend)]
+
+
+STEADY = (1.0, 1.01, 0.99, 1.02, 0.98, 1.0, 1.01, 0.99)
+
+
+def times(factor: float) -> list[float]:
+    """Steady times, so many times as long."""
+    return [factor * each for each in STEADY]
+
+
+def test_phases_are_told_apart(tmp_path: Path) -> None:
+    """Start 2 s, of which import 1; build 0.5; a first slice of 5 s where the later ones take 1: 4 s of start-up."""
+    run = run_of(load(write(tmp_path, make_plan("numpy"), long_run("numpy", 5, 1, 0.9, 1.1))), "numpy")
+    assert run[["start_seconds", "import_seconds", "build_seconds"]].tolist() == [2.0, 1.0, 0.5]
+    assert run[["first_slice_seconds", "median_slice_seconds", "startup_seconds"]].tolist() == [5.0, 1.0, 4.0]
+    assert run["train_seconds"] == 8.0
+    assert run[["evaluation_seconds", "own_seconds"]].tolist() == [3.0, 13.5]  # 2 + 0.5 + 8 + 3
+    assert run["microseconds_per_step"] == pytest.approx(1.05e6 / 2)
+    assert run["images_per_second"] == pytest.approx((30 / 1 + 30 / 1.1) / 2)
+    assert run[["weights_seconds", "weights_again_seconds", "predict_images_per_second"]].tolist() == [0.3, 0.1, 1e4]
+    assert run[["memory_import_bytes", "memory_build_bytes"]].tolist() == [40_000_000, 50_000_000]
+    assert run[["memory_peak_bytes", "cpus_used", "threads_used"]].tolist() == [100_000_001, 2, 2]
+
+
+def test_single_predictions_and_calls_have_their_columns(tmp_path: Path) -> None:
+    """200 calls of 1 ms to 200 ms: median 100.5, 99th percentile 198.01; a call of 50 ms is 5 % of a slice of 1 s."""
+    latency = [place / 1000 for place in range(1, 201)]
+    events = long_run("numpy", *times(1))
+    events[-1:-1] = [ExtraEvent(backend="numpy", latency_seconds=latency, call_seconds=0.05)]
+    run = run_of(load(write(tmp_path / "all", make_plan("numpy"), events)), "numpy")
+    assert run["latency_milliseconds"] == pytest.approx(100.5)
+    assert run["latency_p99_milliseconds"] == pytest.approx(198.01)
+    assert run[["call_milliseconds", "call_percent"]].tolist() == pytest.approx([50, 5])
+    events[-2] = ExtraEvent(backend="numpy", latency_seconds=latency[:199], call_seconds=None)
+    run = run_of(load(write(tmp_path / "fewer", make_plan("numpy"), events)), "numpy")
+    assert run["latency_milliseconds"] == pytest.approx(100.0)
+    assert run[["latency_p99_milliseconds", "call_milliseconds", "call_percent"]].isna().all()
+
+
+def test_the_floor_of_a_round_is_held_against_its_turns(tmp_path: Path) -> None:
+    """37.6 million operations at 1e12 a second are a floor of 37.6 microseconds; a round without one counts not."""
+    operations = 4 * 15 * 784 * 784 + 6 * 15 * 784 * 10
+    events = [
+        floor(1, 1e12),
+        floor(3, 5e11),
+        *long_run("numpy", *(operations * 2e-12 * times for times in (10, 30, 99))),
+    ]
+    results = load(write(tmp_path, make_plan("numpy"), events))
+    assert results.turns["floor_microseconds_per_step"].tolist()[:2] == pytest.approx([37.5849, 75.1699], rel=1e-4)
+    assert results.turns["floor_microseconds_per_step"].isna().tolist() == [False, False, True]
+    assert run_of(results, "numpy")["floor_multiple"] == pytest.approx((10 + 15) / 2)
+    assert summary_of(results, "numpy")["floor_multiple"] == pytest.approx((10 + 15) / 2)
+
+
+def test_conditions_of_a_turn_are_in_its_row(tmp_path: Path) -> None:
+    """1.5 CPUs busy, and what the two who waited used; each has its own share of the turns it waited in."""
+    waiting = {"keras": 0.01, "_floor": 0.02}
+    events = [*long_run("numpy", *times(1), steal=0.5, load=2.5, waiting=waiting), *long_run("keras", *times(2))]
+    results = load(write(tmp_path, make_plan("numpy", "keras"), events))
+    row = results.turns[results.turns["backend"] == "numpy"].iloc[0]
+    assert row[["cpu_per_second", "involuntary_switches", "steal_percent", "load_average"]].tolist() == [
+        1.5,
+        7,
+        0.5,
+        2.5,
+    ]
+    assert row["waiting_seconds"] == pytest.approx(0.03)
+    assert run_of(results, "keras")["waiting_percent"] == pytest.approx(100 * 0.08 / sum(STEADY))
+    assert math.isnan(run_of(results, "numpy")["waiting_percent"])
+
+
+def test_outliers_are_marked_and_stay(tmp_path: Path) -> None:
+    """One turn of 50 s among steady ones: marked, counted, and in the total."""
+    results = load(write(tmp_path, make_plan("numpy"), long_run("numpy", *STEADY, 50)))
+    assert results.turns["outlier"].tolist() == [""] * 8 + ["yes"]
+    assert summary_of(results, "numpy")["outliers"] == 1
+    assert run_of(results, "numpy")["train_seconds"] == pytest.approx(58.0)
+
+
+def test_every_pair_is_compared_and_the_fastest_is_first(tmp_path: Path) -> None:
+    """Keras takes half of numpy's time, torch three times as long; nobody is faster than keras, one than numpy."""
+    events = [*long_run("numpy", *times(1)), *long_run("keras", *times(0.5)), *long_run("torch", *times(3))]
+    results = load(write(tmp_path, make_plan("numpy", "keras", "torch"), events))
+    assert results.summary["backend"].tolist() == ["keras", "numpy", "torch"]
+    assert results.summary["rank"].tolist() == [1, 2, 3]
+    assert results.summary["ratio_to_reference"].tolist() == pytest.approx([0.5, 1, 3])
+    assert results.summary["ratio_to_fastest"].tolist() == pytest.approx([1, 2, 6])
+    assert results.summary["ratio_to_fastest_low"].isna().tolist() == [True, False, False]
+    assert len(results.ratios) == 6
+    pair = results.ratios[(results.ratios["backend"] == "torch") & (results.ratios["other"] == "keras")].iloc[0]
+    assert pair[["rounds", "verdict"]].tolist() == [8, "slower"]
+    assert pair["ratio"] == pytest.approx(6)
+
+
+def test_backends_that_cannot_be_told_apart_share_a_rank(tmp_path: Path) -> None:
+    """Keras is as often faster as slower, by up to 30 %: both are first, though one has the lower median."""
+    mixed = [each * factor for each, factor in zip(STEADY, (1.3, 0.7, 1.2, 0.8, 1.1, 0.9, 1.25, 0.8), strict=True)]
+    results = load(
+        write(tmp_path, make_plan("numpy", "keras"), [*long_run("numpy", *STEADY), *long_run("keras", *mixed)])
+    )
+    assert results.summary["rank"].tolist() == [1, 1]
+    assert set(results.ratios["verdict"]) == {"no difference shown"}
+
+
+def test_the_references_twin_shows_the_noise_and_is_not_ranked(tmp_path: Path) -> None:
+    """It has a row and a ratio, no rank, and is never the fastest."""
+    plan = make_plan("numpy", "keras")
+    plan = plan.model_copy(
+        update={"backends": [*plan.backends, plan.reference.model_copy(update={"name": "numpy-aa"})]}
+    )
+    events = [*long_run("numpy", *times(1)), *long_run("keras", *times(3)), *long_run("numpy-aa", *times(0.9))]
+    results = write_all(write(tmp_path, plan, events))
+    assert results.summary["backend"].tolist() == ["numpy-aa", "numpy", "keras"]
+    assert results.summary["rank"].isna().tolist() == [True, False, False]
+    assert results.summary["rank"].tolist()[1:] == [1, 2]
+    assert summary_of(results, "keras")["ratio_to_fastest"] == pytest.approx(3)
+    page = (tmp_path / "summary.md").read_text()
+    assert "All 2 backends" in page
+    assert "Fastest: numpy." in page
+    assert "The reference against itself (numpy-aa) came to 0.900 (0.900 to 0.900): one process is not" in page
+    assert "differences of up to 11 % as noise" in page
+
+
+def test_replicates_are_pooled_as_series_of_their_own(tmp_path: Path) -> None:
+    """Two blocks of 8 rounds, ratios of 2 and 8: half of 16 rounds each; both runs end at the same error: one seed."""
+    plan = make_plan("numpy", "keras")
+    blocks = [Block(id=f"seed-0-{place}", seed=0, threads=2, replicate=place) for place in (1, 2)]
+    plan = plan.model_copy(update={"blocks": blocks})
+    first = [*long_run("numpy", *times(1)), *long_run("keras", *times(2))]
+    second = [*long_run("numpy", *times(1)), *long_run("keras", *times(8))]
+    results = load(write(tmp_path, plan, first, second))
+    assert results.runs["replicate"].tolist() == [1, 1, 2, 2]
+    keras = summary_of(results, "keras")
+    assert keras[["runs", "seeds", "notebook_reached"]].tolist() == [2, 1, "1 of 1"]
+    assert keras["ratio_to_reference"] == pytest.approx(4)
+    assert results.ratios["rounds"].tolist() == [16, 16]
+
+
+def test_numbers_of_threads_are_tables_of_their_own(tmp_path: Path) -> None:
+    """With one thread keras takes twice as long, with two four times: no ratio crosses."""
+    plan = make_plan("numpy", "keras")
+    blocks = [Block(id=f"threads-{count}", seed=0, threads=count) for count in (1, 2)]
+    plan = plan.model_copy(update={"blocks": blocks})
+    first = [*long_run("numpy", *times(2)), *long_run("keras", *times(4))]
+    second = [*long_run("numpy", *times(1)), *long_run("keras", *times(4))]
+    results = write_all(write(tmp_path, plan, first, second))
+    assert results.summary[["threads", "backend"]].to_numpy().tolist() == [
+        [1, "numpy"],
+        [1, "keras"],
+        [2, "numpy"],
+        [2, "keras"],
+    ]
+    assert results.summary["ratio_to_reference"].tolist() == pytest.approx([1, 2, 1, 4])
+    assert results.ratios["threads"].tolist() == [1, 1, 2, 2]
+    page = (tmp_path / "summary.md").read_text()
+    assert (
+        page.index("## 1 thread\n") < page.index("keras 2.00") < page.index("## 2 threads") < page.index("keras 4.00")
+    )
+
+
+@pytest.mark.parametrize(
+    ("conditions", "column"),
+    [
+        ({"steal": 2.5}, "steal_percent"),
+        ({"load": 3.5}, "foreign_load"),
+        ({"waiting": {"keras": 0.02}}, "waiting_percent"),
+    ],
+)
+def test_times_under_bad_conditions_are_called_unstable(
+    tmp_path: Path, conditions: dict[str, Any], column: str
+) -> None:
+    """2.5 % steal, a load of 3.5 with 2 threads, 2 % used while waiting: each by name, and only where it was."""
+    quick = [event.model_copy(update={"weights_seconds": (0.1, 0.1)}) for event in [evaluation("numpy", 1, 5.5)]]
+    numpy = [*long_run("numpy", *times(1), **conditions)[:-2], *quick, end("numpy")]
+    keras = [*long_run("keras", *times(2))[:-2], quick[0].model_copy(update={"backend": "keras"}), end("keras")]
+    results = write_all(write(tmp_path, make_plan("numpy", "keras"), [*numpy, *keras]))
+    guilty, other = ("keras", "numpy") if column == "waiting_percent" else ("numpy", "keras")
+    assert summary_of(results, guilty)["unstable"].startswith(f"{column} ")
+    assert summary_of(results, other)["unstable"] == ""
+    page = (tmp_path / "summary.md").read_text()
+    assert f"- {guilty} is unstable: " in page
+    assert f"| {guilty} | idiomatic | ok, unstable |" in page
+
+
+def test_wide_spread_and_work_put_off_are_called_unstable(tmp_path: Path) -> None:
+    """Ratios that swing by half; a first `weights()` that takes 0.2 s more than the second, of slices of 1 s."""
+    swing = [each * factor for each, factor in zip(STEADY, (1.5, 0.7) * 4, strict=True)]
+    results = load(
+        write(tmp_path, make_plan("numpy", "keras"), [*long_run("numpy", *STEADY), *long_run("keras", *swing)])
+    )
+    assert summary_of(results, "numpy")["unstable"] == "put_off_percent 20"
+    assert summary_of(results, "keras")["unstable"].startswith("spread_percent ")
+    assert summary_of(results, "keras")["put_off_percent"] == pytest.approx(100 * 0.2 / 0.8, rel=0.2)
+
+
+def test_over_seeds_there_is_a_mean_with_its_interval_and_range(tmp_path: Path) -> None:
+    """Errors of 6, 7 and 8 %: mean 7, Student's interval 7 +/- 4.303 / sqrt(3); two are at or below 7.21 %."""
+    blocks = [long_run("numpy", *times(1), error=error) for error in (6.0, 7.0, 8.0)]
+    results = write_all(write(tmp_path, make_plan("numpy", seeds=(0, 1, 2)), *blocks))
+    row = summary_of(results, "numpy")
+    assert row[["test_error_percent", "test_error_min", "test_error_max", "seeds"]].tolist() == [7, 6, 8, 3]
+    assert row[["test_error_low", "test_error_high"]].tolist() == pytest.approx([4.516, 9.484], abs=1e-3)
+    assert row["notebook_reached"] == "2 of 3"
+    assert (
+        "The notebook reports 7.21 %: 2 of 3 seeds ended at or below it, between 6.00 and 8.00 %, 7.00 % on average "
+        "(95 % interval 4.52 to 9.48)."
+    ) in (tmp_path / "summary.md").read_text()
+
+
+@pytest.mark.parametrize(("errors", "epochs"), [((7.0, 8.0, 7.1), 1.0), ((7.0, 8.0), None), ((7.0, 8.0, 9.0), None)])
+def test_runs_that_never_reach_the_target_count_as_infinitely_late(
+    tmp_path: Path, errors: tuple[float, ...], epochs: float | None
+) -> None:
+    """The median over runs is there while more than half get there; how many did is said in any case."""
+    blocks = [long_run("numpy", *times(1), error=error) for error in errors]
+    row = summary_of(load(write(tmp_path, make_plan("numpy", seeds=tuple(range(len(errors)))), *blocks)), "numpy")
+    assert row["target_reached"] == f"{sum(error <= 7.21 for error in errors)} of {len(errors)}"
+    assert row["epochs_to_target"] == epochs if epochs else math.isnan(row["epochs_to_target"])
+
+
+def test_the_answer_is_put_into_a_document(tmp_path: Path) -> None:
+    """Between the two lines, again and again, and nothing else is touched; without them it is refused."""
+    results = write_all(write(tmp_path / "run", make_plan("numpy", "keras"), [*whole_run("numpy", 4, 1, 4, 1)]))
+    document = tmp_path / "README.md"
+    document.write_text("before\n<!-- lockstep report: begin -->\nold\n<!-- lockstep report: end -->\nafter\n")
+    write_into(document, results)
+    text = document.read_text()
+    assert text.startswith(
+        "before\n<!-- lockstep report: begin -->\nnumpy ended at 5.50 % test error; there is no other"
+    )
+    assert "old" not in text
+    assert text.endswith("<!-- lockstep report: end -->\nafter\n")
+    write_into(document, results)
+    assert document.read_text() == text
+    document.write_text("no place")
+    with pytest.raises(UsageError, match="put the lines"):
+        write_into(document, results)
+    assert document.read_text() == "no place"
 
 
 @settings(max_examples=30, deadline=None)
