@@ -169,6 +169,8 @@ def _cells(results: Results) -> Iterator[list[str]]:
         "disagreements": ("images predicted differently", "d"),
         "memory_peak_mebibytes": ("peak memory (MiB)", ",.0f"),
     }
+    if results.summary["ratio_to_fastest"].equals(results.summary["ratio_to_reference"]):
+        del numbers["ratio_to_fastest"]
     yield ["backend", "style", "status", "rank", *(header for header, _ in numbers.values())]
     yield ["---", "---", "---", "---:", *("---:" for _ in numbers)]
     table = results.summary.assign(memory_peak_mebibytes=results.summary["memory_peak_bytes"].astype("float64") / 2**20)

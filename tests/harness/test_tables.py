@@ -576,6 +576,8 @@ def test_the_references_twin_shows_the_noise_and_is_not_ranked(tmp_path: Path) -
     page = (tmp_path / "summary.md").read_text()
     assert "All 2 backends" in page
     assert "Fastest: numpy." in page
+    assert "ratio to numpy" in page
+    assert "ratio to the fastest" not in page  # the same twice
     assert "The reference against itself (numpy-aa) came to 0.900 (0.900 to 0.900): one process is not" in page
     assert "differences of up to 11 % as noise" in page
 
