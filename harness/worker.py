@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from resource import RUSAGE_SELF, getrusage
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time, sleep
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ LATENCY_CALLS, LATENCY_WARMUP = 200, 10
 """Single predictions that are timed, after some that are not."""
 CALL_STEPS, CALL_SLICE, CALL_REPEATS = 100, 10, 2
 """The cost of a call is told from so many steps in one call and in slices, so often."""
+SETTLED_SECONDS, UNSETTLED_SECONDS = 0.01, 0.5
+"""A turn ends when the process has been idle for the first, at the latest after the second; see `settle`."""
 
 Reply = dict[str, Any]
 
@@ -203,6 +205,20 @@ def _seconds(do: Callable[[], object]) -> float:
     return perf_counter() - begin
 
 
+def settle() -> None:
+    """Wait, off every clock, until this process uses no more CPU.
+
+    OpenMP's threads spin on for some milliseconds after their work, waiting for more: that would be in the next
+    worker's turn. Those who never stop are not waited for, and show in `waiting_percent`.
+    """
+    late = perf_counter() + UNSETTLED_SECONDS
+    used = SETTLED_SECONDS
+    while used > 0.1 * SETTLED_SECONDS and perf_counter() < late:
+        before = process_time()
+        sleep(SETTLED_SECONDS)
+        used = process_time() - before
+
+
 def answer(worker: Worker, line: str) -> str:
     """Do what one line asks for; what goes wrong in it is the reply, with its traceback in the log."""
     try:
@@ -221,7 +237,9 @@ def main() -> None:
     worker = Worker()
     with socket.socket(fileno=int(sys.argv[1])) as connection, connection.makefile("rw", encoding="utf-8") as lines:
         for line in lines:
-            lines.write(answer(worker, line) + "\n")
+            reply = answer(worker, line)
+            settle()
+            lines.write(reply + "\n")
             lines.flush()
 
 

