@@ -21,11 +21,11 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lockstep_bench.harness.problem import Dtype, FloatArray, IntArray, Problem, Split, Weights
+from lockstep_bench.harness.problem import Defaults, Dtype, FloatArray, IntArray, Problem, Split, Weights
 
 Style = Literal["idiomatic", "tuned"]
 
-__all__ = ["Backend", "Dtype", "FloatArray", "IntArray", "NDArray", "Problem", "Split", "Style", "Weights"]
+__all__ = ["Backend", "Defaults", "Dtype", "FloatArray", "IntArray", "NDArray", "Problem", "Split", "Style", "Weights"]
 
 
 class Backend(ABC):
@@ -67,6 +67,14 @@ class Backend(ABC):
             with suppress(PackageNotFoundError):  # tensorflow-cpu, say, offers tensorflow's module under another name
                 found[name] = version(name)
         return found
+
+    @classmethod
+    def native_defaults(cls) -> Defaults:
+        """What the framework does if nobody tells it otherwise, for the native profile; by default the Problem's own.
+
+        The harness makes the Problem and the initial weights of them; `build` then gets these like any others.
+        """
+        return Defaults()
 
     @abstractmethod
     def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:

@@ -4,7 +4,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lockstep_bench.backends.base import Backend, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
+from lockstep_bench.backends.base import (
+    Backend,
+    Defaults,
+    FloatArray,
+    IntArray,
+    NDArray,
+    Problem,
+    Split,
+    Style,
+    Weights,
+)
 
 
 class PyTorch(Backend):
@@ -21,6 +31,11 @@ class PyTorch(Backend):
     modules = ("torch",)
     extra = "pytorch"
     devices = ("cpu",)
+
+    @classmethod
+    def native_defaults(cls) -> Defaults:
+        """`nn.Linear` and `optim.Adam` as they come."""
+        return Defaults("fan-in-uniform", epsilon=1e-8, epsilon_placement="corrected")
 
     def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
         """Make the model and overwrite its weights; its kernels are (out, in)."""
@@ -52,9 +67,6 @@ class PyTorch(Backend):
             self.model.parameters(), lr=problem.learning_rate, betas=(problem.beta_1, problem.beta_2)
         )
 
-    def _epsilon(self, step: int) -> float:
-        return float(self.problem.epsilon / (1 - self.problem.beta_2**step) ** 0.5)
-
     def train(self, order: IntArray) -> float:
         """The tutorial's loop; the losses are added up on the device, and read once."""
         import torch
@@ -62,7 +74,7 @@ class PyTorch(Backend):
         total = torch.zeros((), dtype=self.images.dtype, device=self.images.device)
         for batch in torch.tensor(order, device=self.images.device).split(self.problem.batch_size):
             self.step += 1
-            self.optimizer.param_groups[0]["eps"] = self._epsilon(self.step)
+            self.optimizer.param_groups[0]["eps"] = self.problem.epsilon_at(self.step, "corrected")
             loss = self.loss(self.model(self.images[batch]), self.labels[batch])
             self.optimizer.zero_grad()
             loss.backward()

@@ -4,7 +4,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lockstep_bench.backends.base import Backend, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
+from lockstep_bench.backends.base import (
+    Backend,
+    Defaults,
+    FloatArray,
+    IntArray,
+    NDArray,
+    Problem,
+    Split,
+    Style,
+    Weights,
+)
 
 
 def softmax_derivative(activations: FloatArray, delta: FloatArray) -> None:
@@ -17,7 +27,7 @@ def softmax_derivative(activations: FloatArray, delta: FloatArray) -> None:
 
 
 class ScikitLearn(Backend):
-    """`MLPClassifier` by `partial_fit`, with `alpha=0` (it regularises by default) and `shuffle=False`.
+    """`MLPClassifier` by `partial_fit`, with `alpha=0` (it regularises by default, the Problem does not), unshuffled.
 
     It knows softmax as an output only: the derivative is registered, `activation="softmax"` allowed, and the initial
     weights given in place of its own. Its Adam is the Problem's.
@@ -28,6 +38,11 @@ class ScikitLearn(Backend):
     packages = ("scikit-learn", "scipy", "numpy")
     modules = ("sklearn.neural_network",)
 
+    @classmethod
+    def native_defaults(cls) -> Defaults:
+        """`MLPClassifier` as it comes."""
+        return Defaults("glorot-uniform-biases", epsilon=1e-8, l2=1e-4)
+
     def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
         """Make the classifier and, by a `partial_fit` of no iterations, have it take up its initial weights."""
         self.images = train.images.astype(problem.dtype, copy=False)
@@ -36,7 +51,7 @@ class ScikitLearn(Backend):
             hidden_layer_sizes=(problem.hidden,),
             activation="softmax",
             solver="adam",
-            alpha=0.0,
+            alpha=problem.l2,
             learning_rate_init=problem.learning_rate,
             beta_1=problem.beta_1,
             beta_2=problem.beta_2,

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.int64]
 Dtype = Literal["float32", "float64"]
+EpsilonPlacement = Literal["uncorrected", "corrected"]
+Initializer = Literal["glorot-uniform", "glorot-uniform-biases", "fan-in-uniform"]
 
 
 class Stream(IntEnum):
@@ -43,6 +45,10 @@ class Problem:
 
     The last batch of an order may be shorter than `batch_size`; its mean is over the images that it has.
 
+    Two fields are for the native profile alone, and a backend has to honour them only as its own `native_defaults` set
+    them: where `epsilon` is added (see `epsilon_at`), and `l2`, the factor of an L2 penalty on the kernels, whose
+    gradient is `l2 * w / n` for a batch of n images (scikit-learn's `alpha`).
+
     Raises:
         ValueError: a value is out of range; the message names it.
     """
@@ -56,6 +62,8 @@ class Problem:
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-7
+    epsilon_placement: EpsilonPlacement = "uncorrected"
+    l2: float = 0.0
     dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
@@ -63,10 +71,39 @@ class Problem:
             value = getattr(self, field.name)
             if field.type is int and value < 1:
                 raise ValueError(f"{field.name.replace('_', ' ')} must be at least 1, not {value}")
-            if field.type is float and not 0 < value < 1:
+            if field.type is float and not (0 < value < 1 or (field.name == "l2" and value == 0)):
                 raise ValueError(f"{field.name.replace('_', ' ')} must be between 0 and 1, not {value}")
         if self.dtype not in get_args(Dtype):
             raise ValueError(f"dtype must be one of {', '.join(get_args(Dtype))}, not {self.dtype}")
+
+    def epsilon_at(self, step: int, placement: EpsilonPlacement) -> float:
+        """The epsilon to give, at step 1, 2, ..., to an Adam that adds it in that place.
+
+        Keras and scikit-learn add it to `sqrt(v)`, "uncorrected"; PyTorch, optax and others to `sqrt(v / (1 -
+        beta_2**t))`, "corrected". With `epsilon / sqrt(1 - beta_2**t)` the second form equals the first.
+        """
+        if placement == self.epsilon_placement:
+            return self.epsilon
+        correction: float = (1 - self.beta_2**step) ** 0.5
+        return self.epsilon / correction if placement == "corrected" else self.epsilon * correction
+
+
+class Defaults(NamedTuple):
+    """What a framework does if nobody tells it otherwise; these are the Problem's own, and Keras's.
+
+    Attributes:
+        initializer: how a layer's kernel and bias start, for a kernel of `in` rows and `out` columns: "glorot-uniform",
+            kernel +/- sqrt(6 / (in + out)) and zero bias; "glorot-uniform-biases", the bias drawn like the kernel;
+            "fan-in-uniform", both +/- 1 / sqrt(in).
+        epsilon: of Adam.
+        epsilon_placement: where Adam adds it.
+        l2: the factor of the L2 penalty.
+    """
+
+    initializer: Initializer = "glorot-uniform"
+    epsilon: float = 1e-7
+    epsilon_placement: EpsilonPlacement = "uncorrected"
+    l2: float = 0.0
 
 
 class Split(NamedTuple):

@@ -1,12 +1,14 @@
-"""Epsilon where PyTorch puts it: added to sqrt(v / (1 - beta_2**t))."""
+"""Adam's epsilon where PyTorch puts it: beside the bias-corrected second moment."""
 
+from dataclasses import replace
 from typing import ClassVar
 
+from lockstep_bench.backends.base import Problem, Split, Weights
 from lockstep_bench.backends.pytorch import PyTorch
 
 
 class Broken(PyTorch):
     name: ClassVar[str] = "pytorch-own-epsilon"
 
-    def _epsilon(self, step: int) -> float:
-        return self.problem.epsilon
+    def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
+        super().build(replace(problem, epsilon_placement="corrected"), weights, train, device, threads)

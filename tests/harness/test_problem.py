@@ -3,7 +3,7 @@
 from dataclasses import FrozenInstanceError
 from hashlib import sha256
 from itertools import combinations
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockstep_bench.harness.problem import (
+    EpsilonPlacement,
     Problem,
     Split,
     Stream,
@@ -43,6 +44,19 @@ def test_defaults_are_the_notebook_s() -> None:
         epsilon=1e-7,
         dtype="float32",
     )
+
+
+@pytest.mark.parametrize("step", [1, 2, 1000])
+@pytest.mark.parametrize("placement", get_args(EpsilonPlacement))
+def test_both_placements_of_epsilon_are_the_same_update(step: int, placement: EpsilonPlacement) -> None:
+    """The epsilon of either form makes of the same moments the same step, wherever the Problem has its own."""
+    problem = Problem(epsilon_placement=placement)
+    m, v = 3e-6, 5e-11
+    first, second = 1 - problem.beta_1**step, 1 - problem.beta_2**step
+    uncorrected = second**0.5 / first * m / (v**0.5 + problem.epsilon_at(step, "uncorrected"))
+    corrected = (m / first) / ((v / second) ** 0.5 + problem.epsilon_at(step, "corrected"))
+    assert uncorrected == pytest.approx(corrected, rel=1e-12)
+    assert problem.epsilon_at(step, placement) == problem.epsilon
 
 
 def test_problem_is_frozen() -> None:
