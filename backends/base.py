@@ -36,6 +36,7 @@ class Backend(ABC):
         style: `idiomatic`, what the framework's own documentation would write, or `tuned`, the fastest it offers.
         packages: distributions whose versions go into the record.
         modules: what is imported, and timed, before `build`; whether the backend can run is asked of their presence.
+        programs: executables that it needs at run time, compilers mostly.
         extra: the extra of lockstep-bench that installs the framework; empty where the core suffices.
         devices: where it can run.
         dtypes: in which arithmetic it can run.
@@ -45,6 +46,7 @@ class Backend(ABC):
     style: ClassVar[Style]
     packages: ClassVar[tuple[str, ...]]
     modules: ClassVar[tuple[str, ...]]
+    programs: ClassVar[tuple[str, ...]] = ()
     extra: ClassVar[str] = ""
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     dtypes: ClassVar[tuple[Dtype, ...]] = ("float32", "float64")

@@ -1,15 +1,18 @@
-"""Keras on TensorFlow: what the notebook wrote that this suite grew from."""
+"""Keras on its three engines: as its documentation has it, and with all that it offers to be fast."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from lockstep_bench.backends.base import Backend, Dtype, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
 
+STEPS_PER_EXECUTION = 50
+"""Steps that Keras takes before it returns to Python."""
+
 
 class Keras(Backend):
-    """`Sequential` of two softmax `Dense` layers, `categorical_crossentropy`, `adam`, and `fit`.
+    """`Sequential` of two softmax `Dense` layers, `categorical_crossentropy`, `adam`, and `fit`: the notebook's way.
 
     Keras's Adam is the Problem's. It takes the powers of its betas in float32, which shows in `lockstep verify` as
     about ten times the rounding of the others. Given to it as `np.float64` they are exact in float64 arithmetic too,
@@ -18,9 +21,10 @@ class Keras(Backend):
 
     name: ClassVar[str] = "keras"
     style: ClassVar[Style] = "idiomatic"
-    packages = ("keras", "tensorflow")
-    modules = ("tensorflow", "keras")
-    extra = "keras"
+    packages: ClassVar[tuple[str, ...]] = ("keras", "tensorflow")
+    modules: ClassVar[tuple[str, ...]] = ("tensorflow", "keras")
+    extra: ClassVar[str] = "keras"
+    from_logits: ClassVar[bool] = False
 
     @classmethod
     def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
@@ -42,21 +46,26 @@ class Keras(Backend):
             [
                 keras.layers.Input((problem.inputs,)),
                 keras.layers.Dense(problem.hidden, activation="softmax"),
-                keras.layers.Dense(problem.classes, activation="softmax"),
+                keras.layers.Dense(problem.classes, activation=None if self.from_logits else "softmax"),
             ]
         )
         self.model.set_weights(list(weights))
         self.model.compile(
-            loss="categorical_crossentropy",
+            loss=keras.losses.CategoricalCrossentropy(from_logits=self.from_logits),
             optimizer=keras.optimizers.Adam(
                 learning_rate=problem.learning_rate,
                 beta_1=np.float64(problem.beta_1),
                 beta_2=np.float64(problem.beta_2),
                 epsilon=problem.epsilon,
             ),
+            **self._options(),
         )
         self.images = train.images.astype(problem.dtype, copy=False)
         self.targets = keras.utils.to_categorical(train.labels, problem.classes)
+
+    def _options(self) -> dict[str, Any]:
+        """More arguments of `compile`."""
+        return {}
 
     def train(self, order: IntArray) -> float:
         """One `fit` over the images in the harness's order."""
@@ -72,9 +81,59 @@ class Keras(Backend):
 
     def predict(self, images: NDArray[np.float32]) -> FloatArray:
         """`predict` in large batches: its default of 32 would measure Keras's loop."""
-        probabilities: FloatArray = self.model.predict(images, batch_size=1000, verbose=0)
-        return probabilities
+        import keras
+
+        outputs: FloatArray = self.model.predict(images, batch_size=1000, verbose=0)
+        return keras.ops.convert_to_numpy(keras.ops.softmax(outputs)) if self.from_logits else outputs
 
     def weights(self) -> Weights:
         """Keras's kernels are (in, out) already."""
         return Weights(*(np.array(array) for array in self.model.get_weights()))
+
+
+class KerasXla(Keras):
+    """The same model, compiled by XLA, with many steps in one call.
+
+    `docs/tuning.md` has what each brings.
+    """
+
+    name: ClassVar[str] = "keras-xla"
+    style: ClassVar[Style] = "tuned"
+
+    def _options(self) -> dict[str, Any]:
+        return {"jit_compile": True, "steps_per_execution": STEPS_PER_EXECUTION}
+
+
+class KerasJax(Keras):
+    """The same code on JAX, but for the loss, which is taken of logits.
+
+    Given probabilities, Keras clips them to [1e-7, 1 - 1e-7] before it takes their logarithm, and where it does the
+    gradient is zero: another network, seen as up to 11 different predictions of 10,000. On TensorFlow it looks behind
+    the softmax for the logits and does not; on its other engines it has to be given them.
+    """
+
+    name: ClassVar[str] = "keras-jax"
+    packages: ClassVar[tuple[str, ...]] = ("keras", "jax", "jaxlib")
+    modules: ClassVar[tuple[str, ...]] = ("jax", "keras")
+    extra: ClassVar[str] = "keras-jax"
+    from_logits: ClassVar[bool] = True
+
+    @classmethod
+    def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
+        """The engine; JAX rounds to float32 unless told otherwise before it is imported."""
+        return {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": str(int(dtype == "float64"))}
+
+
+class KerasTorch(Keras):
+    """The same code on PyTorch, its loss taken of logits for the reason that `KerasJax` gives."""
+
+    name: ClassVar[str] = "keras-torch"
+    packages: ClassVar[tuple[str, ...]] = ("keras", "torch")
+    modules: ClassVar[tuple[str, ...]] = ("torch", "keras")
+    extra: ClassVar[str] = "keras-torch"
+    from_logits: ClassVar[bool] = True
+
+    @classmethod
+    def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
+        """The engine; without a GPU, even where there is one."""
+        return {"KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": "-1"}

@@ -1,4 +1,4 @@
-"""PyTorch: what its tutorial would write."""
+"""PyTorch: what its tutorial would write, and a whole step compiled."""
 
 from typing import Any, ClassVar
 
@@ -97,3 +97,84 @@ class PyTorch(Backend):
             parameter.detach().cpu().numpy() for parameter in self.model.parameters()
         )
         return Weights(hidden_kernel.T.copy(), hidden_bias.copy(), output_kernel.T.copy(), output_bias.copy())
+
+
+class PyTorchTuned(Backend):
+    """`torch.compile` of a whole step, from the batch's indices to the new parameters.
+
+    The step is a function of tensors, so that Inductor sees all of it: the gradient comes from `torch.func`, Adam is
+    written out, and becomes one pass over parameters and moments. No autograd graph is built and no optimizer called
+    at run time. `docs/tuning.md` has what else was tried.
+    """
+
+    name: ClassVar[str] = "pytorch-tuned"
+    style: ClassVar[Style] = "tuned"
+    packages = ("torch",)
+    modules = ("torch",)
+    programs = ("g++",)
+    extra = "pytorch"
+
+    def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
+        """Copy everything into tensors and define the step; it is compiled when it is first called."""
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.compiler.reset()
+        dtype = getattr(torch, problem.dtype)
+        self.problem = problem
+        self.parameters = Weights(*(torch.tensor(array) for array in weights))
+        self.m, self.v = (Weights(*(torch.zeros_like(tensor) for tensor in self.parameters)) for _ in range(2))
+        self.step = 0
+        self.images = torch.tensor(train.images, dtype=dtype)
+        self.labels = torch.tensor(train.labels, dtype=torch.int64)
+
+        def loss(parameters: Any, x: Any, labels: Any) -> Any:
+            return torch.nn.functional.cross_entropy(self._logits(parameters, x), labels)
+
+        def step(parameters: Any, m: Any, v: Any, images: Any, labels: Any, batch: Any, alpha: Any) -> Any:
+            gradients, value = torch.func.grad_and_value(loss)(parameters, images[batch], labels[batch])
+            for w, g, first, second in zip(parameters, gradients, m, v, strict=True):
+                first.lerp_(g, 1 - problem.beta_1)
+                second.lerp_(g * g, 1 - problem.beta_2)
+                w.sub_(alpha * first / (second.sqrt() + problem.epsilon))
+            return value
+
+        self.eager, self.compiled = step, torch.compile(step, fullgraph=True, dynamic=False)
+
+    @staticmethod
+    def _logits(parameters: Any, x: Any) -> Any:
+        hidden = (x @ parameters.hidden_kernel + parameters.hidden_bias).softmax(dim=1)
+        return hidden @ parameters.output_kernel + parameters.output_bias
+
+    def train(self, order: IntArray) -> float:
+        """Whole batches by the compiled step; a short last one is not worth compiling for."""
+        import torch
+
+        size = self.problem.batch_size
+        state = self.parameters, self.m, self.v, self.images, self.labels
+        total = torch.zeros((), dtype=self.images.dtype)
+        with torch.no_grad():
+            for batch in torch.tensor(order).split(size):
+                step = self.compiled if len(batch) == size else self.eager
+                total += len(batch) * step(*state, batch, self._alpha())
+        return float(total) / len(order)
+
+    def _alpha(self) -> Any:
+        """As a tensor: a number would be compiled in."""
+        import torch
+
+        self.step += 1
+        return torch.tensor(self.problem.alpha(self.step), dtype=self.images.dtype)
+
+    def predict(self, images: NDArray[np.float32]) -> FloatArray:
+        """In the Problem's dtype."""
+        import torch
+
+        with torch.no_grad():
+            logits = self._logits(self.parameters, torch.tensor(images, dtype=self.images.dtype))
+            probabilities: FloatArray = logits.softmax(dim=1).numpy()
+        return probabilities
+
+    def weights(self) -> Weights:
+        """The kernels are (in, out) here."""
+        return Weights(*(tensor.numpy().copy() for tensor in self.parameters))

@@ -76,6 +76,11 @@ class Problem:
         if self.dtype not in get_args(Dtype):
             raise ValueError(f"dtype must be one of {', '.join(get_args(Dtype))}, not {self.dtype}")
 
+    def alpha(self, step: int) -> float:
+        """The learning rate with both bias corrections, at step 1, 2, ...; see the class."""
+        alpha: float = self.learning_rate * (1 - self.beta_2**step) ** 0.5 / (1 - self.beta_1**step)
+        return alpha
+
     def epsilon_at(self, step: int, placement: EpsilonPlacement) -> float:
         """The epsilon to give, at step 1, 2, ..., to an Adam that adds it in that place.
 

@@ -1,0 +1,165 @@
+"""JAX: with optax as its documentation writes it, and a whole slice compiled into one loop."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lockstep_bench.backends.base import (
+    Backend,
+    Defaults,
+    Dtype,
+    FloatArray,
+    IntArray,
+    NDArray,
+    Problem,
+    Split,
+    Style,
+    Weights,
+)
+
+
+class Jax(Backend):
+    """A jitted update of `value_and_grad` and `optax.adam`, called batch by batch.
+
+    optax adds epsilon to `sqrt(v / (1 - beta_2**t))`: `inject_hyperparams` gives it the Problem's, by a schedule.
+    """
+
+    name: ClassVar[str] = "jax"
+    style: ClassVar[Style] = "idiomatic"
+    packages = ("jax", "jaxlib", "optax")
+    modules = ("jax", "optax")
+    extra = "jax"
+
+    @classmethod
+    def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
+        """JAX rounds to float32 unless told otherwise before it is imported."""
+        return {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": str(int(dtype == "float64"))}
+
+    @classmethod
+    def native_defaults(cls) -> Defaults:
+        """`optax.adam` as it comes; JAX has no layers, and so no initial weights of its own."""
+        return Defaults(epsilon=1e-8, epsilon_placement="corrected")
+
+    def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
+        """Define the update; it is compiled when it is first called."""
+        import jax
+        import jax.numpy as jnp
+        import optax
+
+        self.problem = problem
+        self.images = train.images.astype(problem.dtype, copy=False)
+        self.labels = train.labels
+        self.params = Weights(*(jnp.array(array) for array in weights))
+
+        def epsilon(count: Any) -> Any:
+            return problem.epsilon_at(count + 1, "corrected")
+
+        optimizer = optax.inject_hyperparams(optax.adam)(
+            problem.learning_rate, b1=problem.beta_1, b2=problem.beta_2, eps=epsilon
+        )
+        self.state = optimizer.init(self.params)
+
+        def logits(params: Weights, x: Any) -> Any:
+            hidden = jax.nn.softmax(x @ params.hidden_kernel + params.hidden_bias)
+            return hidden @ params.output_kernel + params.output_bias
+
+        def loss(params: Weights, x: Any, labels: Any) -> Any:
+            return optax.softmax_cross_entropy_with_integer_labels(logits(params, x), labels).mean()
+
+        @jax.jit
+        def update(params: Weights, state: Any, x: Any, labels: Any) -> Any:
+            value, gradients = jax.value_and_grad(loss)(params, x, labels)
+            updates, state = optimizer.update(gradients, state)
+            return optax.apply_updates(params, updates), state, value
+
+        self.update = update
+        self.probabilities = jax.jit(lambda params, x: jax.nn.softmax(logits(params, x)))
+
+    def train(self, order: IntArray) -> float:
+        """The losses stay on the device until the last step is under way."""
+        losses = []
+        for start in range(0, len(order), self.problem.batch_size):
+            batch = order[start : start + self.problem.batch_size]
+            self.params, self.state, loss = self.update(self.params, self.state, self.images[batch], self.labels[batch])
+            losses.append((loss, len(batch)))
+        return sum(float(loss) * count for loss, count in losses) / len(order)
+
+    def predict(self, images: NDArray[np.float32]) -> FloatArray:
+        """In the Problem's dtype."""
+        return np.asarray(self.probabilities(self.params, images.astype(self.problem.dtype, copy=False)))
+
+    def weights(self) -> Weights:
+        """Copies, because JAX's arrays are read-only in NumPy."""
+        return Weights(*(np.array(array) for array in self.params))
+
+    def synchronize(self) -> None:
+        """JAX returns before its work is done."""
+        import jax
+
+        jax.block_until_ready((self.params, self.state))
+
+
+class JaxScan(Jax):
+    """A whole slice as one `lax.scan`, its state donated, so that it is updated in place.
+
+    Adam is written out in the Problem's form. XLA compiles the loop anew for each number of batches.
+    """
+
+    name: ClassVar[str] = "jax-scan"
+    style: ClassVar[Style] = "tuned"
+    packages = ("jax", "jaxlib")
+    modules = ("jax",)
+
+    def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
+        """Put everything on the device and define the loop."""
+        import jax
+        import jax.numpy as jnp
+
+        self.problem = problem
+        self.images = jnp.asarray(train.images, problem.dtype)
+        self.labels = jnp.asarray(train.labels, jnp.int32)
+        self.params, m, v = (Weights(*(jnp.array(scale * array) for array in weights)) for scale in (1, 0, 0))
+        self.state = m, v
+        self.steps = 0
+
+        def logits(params: Weights, x: Any) -> Any:
+            hidden = jax.nn.softmax(x @ params.hidden_kernel + params.hidden_bias)
+            return hidden @ params.output_kernel + params.output_bias
+
+        def loss(params: Weights, x: Any, labels: Any) -> Any:
+            return -jnp.take_along_axis(jax.nn.log_softmax(logits(params, x)), labels[:, None], axis=1).mean()
+
+        def update(w: Any, g: Any, m: Any, v: Any, alpha: Any) -> Any:
+            m = problem.beta_1 * m + (1 - problem.beta_1) * g
+            v = problem.beta_2 * v + (1 - problem.beta_2) * g**2
+            return w - alpha * m / (jnp.sqrt(v) + problem.epsilon), m, v
+
+        def run(params: Weights, state: Any, images: Any, labels: Any, batches: Any, alphas: Any) -> Any:
+            def step(carry: Any, batch_alpha: Any) -> Any:
+                params, m, v = carry
+                batch, alpha = batch_alpha
+                value, gradients = jax.value_and_grad(loss)(params, images[batch], labels[batch])
+                updated = [update(*arrays, alpha) for arrays in zip(params, gradients, m, v, strict=True)]
+                return tuple(Weights(*arrays) for arrays in zip(*updated, strict=True)), value
+
+            (params, *state), values = jax.lax.scan(step, (params, *state), (batches, alphas))
+            return params, tuple(state), values.sum()
+
+        self.run = jax.jit(run, donate_argnums=(0, 1))
+        self.probabilities = jax.jit(lambda params, x: jax.nn.softmax(logits(params, x)))
+
+    def train(self, order: IntArray) -> float:
+        """Whole batches in one call, a short last one in another."""
+        size = self.problem.batch_size
+        whole = len(order) // size * size
+        total = 0.0
+        for batches in (order[:whole].reshape(-1, size), order[whole:].reshape(1, -1)):
+            if batches.size:
+                alphas = np.array([self.problem.alpha(self.steps + step) for step in range(1, 1 + len(batches))])
+                self.params, self.state, losses = self.run(
+                    self.params, self.state, self.images, self.labels, batches, alphas.astype(self.problem.dtype)
+                )
+                self.steps += len(batches)
+                total += float(losses) * batches.shape[1]
+        return total / len(order)

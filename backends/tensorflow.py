@@ -1,0 +1,94 @@
+"""TensorFlow without Keras: a whole slice as one compiled loop."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lockstep_bench.backends.base import Backend, Dtype, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
+
+
+class TensorFlow(Backend):
+    """`tf.GradientTape` and Adam by hand in a `tf.while_loop` over batches, compiled by XLA."""
+
+    name: ClassVar[str] = "tensorflow"
+    style: ClassVar[Style] = "tuned"
+    packages = ("tensorflow",)
+    modules = ("tensorflow",)
+    extra = "tensorflow"
+    jit_compile: ClassVar[bool] = True
+
+    @classmethod
+    def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
+        """No advice on standard error, and no GPU."""
+        return {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
+
+    def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
+        """Trace the loop; XLA compiles it for each number of batches when it is first called."""
+        import tensorflow as tf
+
+        self.problem = problem
+        self.images = tf.constant(train.images, problem.dtype)
+        self.targets = tf.one_hot(train.labels, problem.classes, dtype=problem.dtype)
+        self.parameters = [tf.Variable(array) for array in weights]
+        self.m, self.v = ([tf.Variable(tf.zeros_like(array)) for array in weights] for _ in range(2))
+        self.step = 0
+
+        def logits(parameters: Any, x: Any) -> Any:
+            hidden_kernel, hidden_bias, output_kernel, output_bias = parameters
+            return tf.nn.softmax(x @ hidden_kernel + hidden_bias) @ output_kernel + output_bias
+
+        def update(parameters: Any, m: Any, v: Any, batch: Any, alpha: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(parameters)
+                outputs = logits(parameters, tf.gather(self.images, batch))
+                losses = tf.nn.softmax_cross_entropy_with_logits(tf.gather(self.targets, batch), outputs)
+                loss = tf.reduce_mean(losses)
+            gradients = tape.gradient(loss, parameters)
+            m = [old + (new - old) * (1 - problem.beta_1) for old, new in zip(m, gradients, strict=True)]
+            v = [old + (new * new - old) * (1 - problem.beta_2) for old, new in zip(v, gradients, strict=True)]
+            parameters = [
+                w - alpha * first / (tf.sqrt(second) + problem.epsilon)
+                for w, first, second in zip(parameters, m, v, strict=True)
+            ]
+            return parameters, m, v, tf.reduce_sum(losses)
+
+        @tf.function(jit_compile=self.jit_compile, reduce_retracing=True)
+        def run(batches: Any, alphas: Any) -> Any:
+            state = [[variable.read_value() for variable in group] for group in (self.parameters, self.m, self.v)]
+            total = tf.zeros((), problem.dtype)
+            for index in tf.range(tf.shape(batches)[0]):
+                *state, loss = update(*state, batches[index], alphas[index])
+                total += loss
+            for group, values in zip((self.parameters, self.m, self.v), state, strict=True):
+                for variable, value in zip(group, values, strict=True):
+                    variable.assign(value)
+            return total
+
+        self.run = run
+        self.probabilities = tf.function(lambda x: tf.nn.softmax(logits(self.parameters, x)), reduce_retracing=True)
+
+    def train(self, order: IntArray) -> float:
+        """Whole batches in one call, a short last one in another."""
+        size = self.problem.batch_size
+        whole = len(order) // size * size
+        total = 0.0
+        for batches in (order[:whole].reshape(-1, size), order[whole:].reshape(1, -1)):
+            if batches.size:
+                total += float(self.run(batches, self._alphas(len(batches))))
+        return total / len(order)
+
+    def _alphas(self, steps: int) -> FloatArray:
+        self.step += steps
+        return np.array(
+            [self.problem.alpha(t) for t in range(self.step - steps + 1, self.step + 1)], self.problem.dtype
+        )
+
+    def predict(self, images: NDArray[np.float32]) -> FloatArray:
+        """In the Problem's dtype."""
+        probabilities: FloatArray = self.probabilities(images.astype(self.problem.dtype, copy=False)).numpy()
+        return probabilities
+
+    def weights(self) -> Weights:
+        """Copies of the variables."""
+        return Weights(*(np.array(variable) for variable in self.parameters))
