@@ -19,9 +19,12 @@ import numpy as np
 from lockstep_bench.backends.base import Backend, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
 
 ROWS = 4
-"""Kernel rows updated before the next batch's forward pass takes them up: fewer loads and stores of activations."""
-LANES = 16
-"""Columns are padded to a multiple of this, a vector of float32: padding has a bias of minus infinity, so h = 0."""
+"""Kernel rows that are updated before the next batch goes forward through them: each activation is loaded once for all.
+
+The loops below write them out.
+"""
+LANES = 8
+"""Parts are padded to a multiple of so many columns, an AVX register: with a bias of minus infinity, so that h = 0."""
 
 
 class Numba(Backend):
@@ -53,8 +56,9 @@ class Numba(Backend):
         self.step = 0
         self.touched = np.zeros((threads, rows), bool)
         self.run = _compiled(problem.batch_size, rows, columns, classes, self.sparse, np.dtype(problem.dtype).type)
-        no_images = np.empty(0, np.int64)
-        self._run(no_images)  # compiles
+        none = np.empty(0, np.int64)
+        none.flags.writeable = False  # as an order is: Numba compiles for types
+        self._run(none)
 
     def _parts(self, array: FloatArray, shape: tuple[int, int], padding: float) -> list[FloatArray]:
         """Cut the last axis into parts of equal width."""
@@ -123,51 +127,62 @@ def _compiled(batch: int, rows: int, columns: int, classes: int, sparse: bool, d
     from numba import njit, prange
 
     zero, one = dtype(0), dtype(1)
+    at_once = next(count for count in (5, 4, 3, 2, 1) if batch % count == 0)  # images whose sums fit into registers
     # Sums may be reordered, so that they can be vectorised; no other liberty is taken.
     compiled = njit(fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
 
-    @compiled
-    def adam(parameter, row, gradient, alpha, constants):  # type: ignore[no-untyped-def]
-        w, m, v = parameter[0, row], parameter[1, row], parameter[2, row]
-        beta_1, beta_2, epsilon = constants[0], constants[1], constants[2]
-        for j in range(len(gradient)):
-            g = gradient[j]
-            m[j] = beta_1 * m[j] + g
-            v[j] = beta_2 * v[j] + g * g
-            w[j] -= alpha * m[j] / (math.sqrt(v[j]) + epsilon)
+    def adam_of(count: int) -> Callable[..., None]:
+        @compiled
+        def adam(parameter, row, gradient, alpha, constants):  # type: ignore[no-untyped-def]
+            w, m, v = parameter[0, row], parameter[1, row], parameter[2, row]
+            beta_1, beta_2, epsilon = constants[0], constants[1], constants[2]
+            for j in range(count):
+                g = gradient[j]
+                first = beta_1 * m[j] + g
+                second = beta_2 * v[j] + g * g
+                m[j], v[j] = first, second
+                w[j] -= alpha * first / (math.sqrt(second) + epsilon)
+
+        return adam
+
+    adam, adam_output = adam_of(columns), adam_of(classes)
 
     @compiled
     def dense_update(kernel, row, x, delta, gradient, touched, alpha, constants):  # type: ignore[no-untyped-def]
-        for k in range(row, row + ROWS):
+        for k in range(row, row + ROWS, 2):  # two rows at a time, so that each delta is loaded once for both
             for j in range(columns):
-                total = x[0, k] * delta[j]
-                for b in range(1, batch):
-                    total += x[b, k] * delta[b * columns + j]
-                gradient[j] = total
-            adam(kernel, k, gradient, alpha, constants)
+                first = second = zero
+                for b in range(batch):
+                    d = delta[b * columns + j]
+                    first += x[b, k] * d
+                    second += x[b, k + 1] * d
+                gradient[0, j], gradient[1, j] = first, second
+            adam(kernel, k, gradient[0], alpha, constants)
+            adam(kernel, k + 1, gradient[1], alpha, constants)
 
     @compiled
     def dense_forward(kernel, row, x, z):  # type: ignore[no-untyped-def]
         w = kernel[0, row : row + ROWS].reshape(-1)
-        for b in range(batch):
-            x_0, x_1, x_2, x_3 = x[b, row], x[b, row + 1], x[b, row + 2], x[b, row + 3]
+        for group in range(0, batch, at_once):
             for j in range(columns):
-                z[b * columns + j] += (
-                    x_0 * w[j] + x_1 * w[columns + j] + x_2 * w[2 * columns + j] + x_3 * w[3 * columns + j]
-                )
+                w_0, w_1, w_2, w_3 = w[j], w[columns + j], w[2 * columns + j], w[3 * columns + j]
+                for b in range(group, group + at_once):
+                    z[b * columns + j] += (
+                        x[b, row] * w_0 + x[b, row + 1] * w_1 + x[b, row + 2] * w_2 + x[b, row + 3] * w_3
+                    )
 
     @compiled
     def sparse_update(kernel, row, x, delta, gradient, touched, alpha, constants):  # type: ignore[no-untyped-def]
         for k in range(row, row + ROWS):
-            gradient[:] = 0
+            gradient[0] = 0
             for b in range(batch):
                 pixel = x[b, k]
                 if pixel != 0:
                     touched[k] = True
                     for j in range(columns):
-                        gradient[j] += pixel * delta[b * columns + j]
+                        gradient[0, j] += pixel * delta[b * columns + j]
             if touched[k]:
-                adam(kernel, k, gradient, alpha, constants)
+                adam(kernel, k, gradient[0], alpha, constants)
 
     @compiled
     def sparse_forward(kernel, row, x, z):  # type: ignore[no-untyped-def]
@@ -196,14 +211,14 @@ def _compiled(batch: int, rows: int, columns: int, classes: int, sparse: bool, d
                 total = h[j] * delta_out[0, c]
                 for b in range(1, batch):
                     total += h[b * columns + j] * delta_out[b, c]
-                gradient[j] = total
-            adam(output_kernel, c, gradient, alpha, constants)
+                gradient[0, j] = total
+            adam(output_kernel, c, gradient[0], alpha, constants)
         for j in range(columns):
             total = delta[j]
             for b in range(1, batch):
                 total += delta[b * columns + j]
-            gradient[j] = total
-        adam(hidden_bias, 0, gradient, alpha, constants)
+            gradient[0, j] = total
+        adam(hidden_bias, 0, gradient[0], alpha, constants)
 
     @compiled
     def activate(output_kernel, hidden_bias, z, top, total, logits):  # type: ignore[no-untyped-def]
@@ -258,7 +273,7 @@ def _compiled(batch: int, rows: int, columns: int, classes: int, sparse: bool, d
         share[:, images:] = 0
         delta[images:] = 0
         coupling[images:] = 0
-        adam(bias, 0, delta.sum(axis=0), alpha, constants)
+        adam_output(bias, 0, delta.sum(axis=0), alpha, constants)
         return loss
 
     @njit(parallel=True, error_model="numpy")
@@ -269,7 +284,7 @@ def _compiled(batch: int, rows: int, columns: int, classes: int, sparse: bool, d
         top, total = np.empty((parts, batch), dtype), np.empty((parts, batch), dtype)
         logits, share = np.empty((parts, batch, classes), dtype), np.empty((parts, batch), dtype)
         delta_out, coupling = np.empty((batch, classes), dtype), np.empty(batch, dtype)
-        gradient = np.empty((parts, columns), dtype)
+        gradient = np.empty((parts, 2, columns), dtype)
         loss = 0.0
         for step in range(len(alphas) + 1):
             # One pass updates with the batch before and goes forward with this; the first only the latter, and so on.
