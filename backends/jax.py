@@ -27,8 +27,8 @@ class Jax(Backend):
 
     name: ClassVar[str] = "jax"
     style: ClassVar[Style] = "idiomatic"
-    packages = ("jax", "jaxlib", "optax")
-    modules = ("jax", "optax")
+    packages: ClassVar[tuple[str, ...]] = ("jax", "jaxlib", "optax")
+    modules: ClassVar[tuple[str, ...]] = ("jax", "optax")
     extra = "jax"
 
     @classmethod
@@ -67,13 +67,12 @@ class Jax(Backend):
         def loss(params: Weights, x: Any, labels: Any) -> Any:
             return optax.softmax_cross_entropy_with_integer_labels(logits(params, x), labels).mean()
 
-        @jax.jit
         def update(params: Weights, state: Any, x: Any, labels: Any) -> Any:
             value, gradients = jax.value_and_grad(loss)(params, x, labels)
             updates, state = optimizer.update(gradients, state)
             return optax.apply_updates(params, updates), state, value
 
-        self.update = update
+        self.update = jax.jit(update)
         self.probabilities = jax.jit(lambda params, x: jax.nn.softmax(logits(params, x)))
 
     def train(self, order: IntArray) -> float:

@@ -68,7 +68,7 @@ class Mlx(Backend):
         import mlx.core as mx
 
         indices = mx.array(order)
-        total = mx.array(0.0)
+        total: Any = mx.array(0.0)
         for start in range(0, len(order), self.problem.batch_size):
             batch = indices[start : start + self.problem.batch_size]
             self.step += 1

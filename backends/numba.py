@@ -11,7 +11,6 @@ What a framework could do at best, and how. A step reads and writes the large ke
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -122,7 +121,7 @@ def _moments(array: FloatArray) -> FloatArray:
     return np.stack([array, np.zeros_like(array), np.zeros_like(array)])
 
 
-def _compiled(batch: int, rows: int, columns: int, classes: int, sparse: bool, dtype: Any) -> Callable[..., Any]:
+def _compiled(batch: int, rows: int, columns: int, classes: int, sparse: bool, dtype: Any) -> Any:
     """The training loop for these sizes; as constants, so that LLVM unrolls and vectorises the loops over them."""
     from numba import njit, prange
 
@@ -131,7 +130,7 @@ def _compiled(batch: int, rows: int, columns: int, classes: int, sparse: bool, d
     # Sums may be reordered, so that they can be vectorised; no other liberty is taken.
     compiled = njit(fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
 
-    def adam_of(count: int) -> Callable[..., None]:
+    def adam_of(count: int) -> Any:
         @compiled
         def adam(parameter, row, gradient, alpha, constants):  # type: ignore[no-untyped-def]
             w, m, v = parameter[0, row], parameter[1, row], parameter[2, row]

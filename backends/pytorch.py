@@ -122,8 +122,8 @@ class PyTorchTuned(Backend):
         torch.compiler.reset()
         dtype = getattr(torch, problem.dtype)
         self.problem = problem
-        self.parameters = Weights(*(torch.tensor(array) for array in weights))
-        self.m, self.v = (Weights(*(torch.zeros_like(tensor) for tensor in self.parameters)) for _ in range(2))
+        self.parameters: Any = Weights(*(torch.tensor(array) for array in weights))
+        self.m, self.v = ([torch.zeros_like(tensor) for tensor in self.parameters] for _ in range(2))
         self.step = 0
         self.images = torch.tensor(train.images, dtype=dtype)
         self.labels = torch.tensor(train.labels, dtype=torch.int64)

@@ -16,7 +16,6 @@ class TensorFlow(Backend):
     packages = ("tensorflow",)
     modules = ("tensorflow",)
     extra = "tensorflow"
-    jit_compile: ClassVar[bool] = True
 
     @classmethod
     def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
@@ -53,19 +52,19 @@ class TensorFlow(Backend):
             ]
             return parameters, m, v, tf.reduce_sum(losses)
 
-        @tf.function(jit_compile=self.jit_compile, reduce_retracing=True)
         def run(batches: Any, alphas: Any) -> Any:
             state = [[variable.read_value() for variable in group] for group in (self.parameters, self.m, self.v)]
             total = tf.zeros((), problem.dtype)
+            parameters, m, v = state
             for index in tf.range(tf.shape(batches)[0]):
-                *state, loss = update(*state, batches[index], alphas[index])
+                parameters, m, v, loss = update(parameters, m, v, batches[index], alphas[index])
                 total += loss
-            for group, values in zip((self.parameters, self.m, self.v), state, strict=True):
+            for group, values in zip((self.parameters, self.m, self.v), (parameters, m, v), strict=True):
                 for variable, value in zip(group, values, strict=True):
                     variable.assign(value)
             return total
 
-        self.run = run
+        self.run = tf.function(run, jit_compile=True, reduce_retracing=True)
         self.probabilities = tf.function(lambda x: tf.nn.softmax(logits(self.parameters, x)), reduce_retracing=True)
 
     def train(self, order: IntArray) -> float:

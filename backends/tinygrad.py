@@ -47,8 +47,8 @@ class Tinygrad(Backend):
         from tinygrad import Tensor, TinyJit
 
         self.problem = problem
-        self.parameters = Weights(*(Tensor(array).realize() for array in weights))
-        self.m, self.v = (Weights(*(Tensor(0 * array).realize() for array in weights)) for _ in range(2))
+        self.parameters: Any = Weights(*(Tensor(array).realize() for array in weights))
+        self.m, self.v = ([Tensor(0 * array).realize() for array in weights] for _ in range(2))
         self.images, self.labels = train.images.astype(problem.dtype, copy=False), train.labels.astype(np.int32)
         self.step = 0
 
