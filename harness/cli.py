@@ -103,7 +103,9 @@ def verify(
     dataset: DatasetOption = "auto",
     data: DataOption = None,
 ) -> None:
-    """Check that backends are the same network as the float64 oracle, over 150 steps.
+    """The acceptance test of backends: the contract, identity with the float64 oracle, a short run in lockstep.
+
+    In float64 there is no run, since runs are in float32.
 
     Example: `lockstep verify keras ./mine.py`
     """
@@ -117,7 +119,9 @@ def verify(
         for line in verification.lines():
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     if not all_passed:
-        raise LockstepError("a backend is not the same network as the oracle: the lines marked FAILED say in what")
+        raise LockstepError(
+            "a backend did not pass: the lines marked FAILED say what was expected, what came, and the usual causes"
+        )
 
 
 @app.command()
