@@ -339,9 +339,10 @@ def predicts_probabilities(subject: Subject) -> None:
 def predicts_an_image_alone_as_among_others(subject: Subject) -> None:
     """What else is predicted makes no difference."""
     among, alone = subject.untrained.together[:1], subject.untrained.alone
-    if among.shape != alone.shape or not np.abs(among - alone).max() <= PROBABILITIES:
+    apart = np.abs(among - alone).max() if among.shape == alone.shape else np.inf
+    if not apart <= PROBABILITIES:
         causes = "a softmax along the wrong axis, something computed over the batch, padding that is not cut off again"
-        raise Broken(f"{among} for an image by itself, as among others", f"{alone}", causes)
+        raise Broken("the same of an image by itself as among others", f"probabilities {apart:.1e} apart", causes)
 
 
 def predicting_trains_nothing(subject: Subject) -> None:
@@ -408,8 +409,12 @@ def _failure(check: Callable[[Subject], None], subject: Subject) -> str | None:
     except Broken as broken:
         return str(broken)
     except Exception as error:  # whatever an adapter or its framework raises
-        traceback.print_exc()
-        return f"raised {type(error).__name__}: {error}{_place(error, getfile(type(subject.backend)))}"
+        causes = (
+            "; usual causes: writing into the harness's arrays, which are to be copied"
+            if "read-only" in str(error)
+            else ""
+        )
+        return f"raised {type(error).__name__}: {error}{_place(error, getfile(type(subject.backend)))}{causes}"
     return None
 
 

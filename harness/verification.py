@@ -192,7 +192,7 @@ class Verifier:
                 ends[event.backend] = event
 
         with tempfile.TemporaryDirectory() as folder:
-            conduct(plan, self.dataset.folder, Path(folder, "run"), observe)
+            conduct(plan, self.dataset.folder, Path(folder, "run"), observe, extras=False)
             end = ends[backend.name]
             status, reason = end.status, end.reason
             if status not in ("ok", "not-identical"):
