@@ -112,5 +112,6 @@ class MyBackend(Backend):
 
 def softmax(z: FloatArray) -> FloatArray:
     """exp(z) / sum(exp(z)) along each row; the row's largest value is taken off first, so that exp stays finite."""
-    powers: FloatArray = np.exp(z - z.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    powers = np.exp(z - z.max(axis=1, keepdims=True))
+    probabilities: FloatArray = powers / powers.sum(axis=1, keepdims=True)
+    return probabilities

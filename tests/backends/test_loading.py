@@ -126,7 +126,10 @@ def test_file_that_cannot_be_imported_is_refused_with_the_reason(tmp_path: Path,
     [
         ("", "none"),
         ("from lockstep_bench.backends.numpy import NumPy", "none"),
-        ("from lockstep_bench.backends import Backend\n\n\nclass Half(Backend):\n    name = 'half'", "none"),
+        (
+            "from lockstep_bench.backends import Backend\n\n\nclass Half(Backend):\n    name = 'half'",
+            "none; Half lacks the methods build, predict, train, weights",
+        ),
         (f"{ONE}\n\nclass Other(NumPy):\n    name = 'other'", "Mine, Other"),
     ],
     ids=["empty", "only imports one", "abstract", "two"],
@@ -165,6 +168,14 @@ def test_second_name_of_a_class_is_not_a_second_backend(tmp_path: Path) -> None:
         (
             "    name, style, packages, modules = '../mine', 'tuned', (), ()",
             "name must be letters, digits, dots and dashes, not '../mine'",
+        ),
+        (
+            "    name, style, packages, modules = 'mine', 'tuned', (), 'torch'",
+            "modules must be a tuple of texts, not 'torch'",
+        ),
+        (
+            "    name, style, packages, modules, dtypes = 'mine', 'tuned', (), (), ('bfloat16',)",
+            "dtypes can be float32, float64, not",
         ),
     ],
 )

@@ -12,4 +12,5 @@ class Broken(NumPy):
     name: ClassVar[str] = "predicts-digits"
 
     def predict(self, images: NDArray[np.float32]) -> FloatArray:
-        return super().predict(images).argmax(axis=1)
+        digits: FloatArray = super().predict(images).argmax(axis=1)
+        return digits
