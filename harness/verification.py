@@ -199,8 +199,13 @@ class Verifier:
                 failed = WorkerFailed(status, f"in a run in lockstep: {reason}")
                 failed.add_note(_end_of(Path(folder, "run", "logs", plan.blocks[0].id, f"{backend.name}.log")))
                 raise failed
-        detail = "" if status == "ok" else f"expected the reference's predictions; came {reason}"
-        return [Outcome("lockstep", f"{RUN_EPOCHS} epochs in turns with {REFERENCE}", status == "ok", detail)]
+        detail = (
+            f"expected the reference's predictions; came {reason}; usual causes: those of the other parts, or "
+            "else what comes with a second epoch, or with evaluations between them"
+        )
+        passed = status == "ok"
+        check = f"{RUN_EPOCHS} epochs in turns with {REFERENCE}"
+        return [Outcome("lockstep", check, passed, "" if passed else detail)]
 
     def _train(self, spec: str, problem: Problem) -> State:
         """Step-0 probabilities; losses, of the first batch by itself and of the rest; weights after 150 steps."""
