@@ -1,6 +1,6 @@
-"""A line on standard error that Python knows nothing of, as a C library's log."""
+"""A line from a C library, which Python knows nothing of, and which holds it back until it has more."""
 
-import os
+import ctypes
 from typing import ClassVar
 
 import numpy as np
@@ -13,5 +13,5 @@ class Broken(NumPy):
     name: ClassVar[str] = "prints-below-python"
 
     def predict(self, images: NDArray[np.float32]) -> FloatArray:
-        os.write(2, b"I0000 cpu_feature_guard.cc] this binary is optimized\n")
+        ctypes.CDLL(None).puts(b"I0000 cpu_feature_guard.cc] this binary is optimized")
         return super().predict(images)
