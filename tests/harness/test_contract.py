@@ -62,8 +62,11 @@ def test_every_check_and_every_fault_has_the_other() -> None:
 
 
 @pytest.mark.parametrize("stem", CAUGHT_BY)
-def test_fault_is_caught_by_its_check(digits: Dataset, tmp_path: Path, stem: str) -> None:
+def test_fault_is_caught_by_its_check(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stem: str
+) -> None:
     """Its check fails, and says what it usually comes from; the other checks are made all the same."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # with it nothing is held back
     check, words = CAUGHT_BY[stem]
     failed = failures(str(BROKEN / f"{stem}.py"), digits, tmp_path / "log")
     assert words in failed[check]
