@@ -1,10 +1,14 @@
-"""The backends: found by looking, loaded by name or by file; no framework is imported on the way."""
+"""The backends: found by looking, loaded by name or by file; no framework is imported on the way.
+
+They are looked for in this folder and among the entry points `lockstep.backends` of all installed distributions.
+"""
 
 import re
 import sys
 from collections.abc import Iterator
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.metadata import entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from inspect import isabstract
 from pathlib import Path
@@ -12,47 +16,112 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import get_args
 
-from lockstep_bench.backends.base import Backend, Style
+from lockstep_bench.backends.base import Backend, Dtype, Style
 
 REFERENCE = "numpy"
 """The backend that is part of every run, and that all others are compared with."""
+ENTRY_POINTS = "lockstep.backends"
+"""The group of entry points by which any installed distribution can offer backends."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """What a backend may be called: names become names of files and cells of tables."""
+NOT_BACKENDS = ("base", "template")
+"""The modules of this folder that are no backend: the contract, and what `lockstep new-backend` copies."""
+TUPLES = ("packages", "modules", "devices", "dtypes")
 
 
 class BackendNotFoundError(LookupError):
-    """No backend goes by that name, or the file holds none; the message says what there is."""
+    """No backend goes by that name, or what does cannot be used; the message says why, or what there is."""
 
 
 def registered() -> dict[str, type[Backend]]:
-    """Every backend in this folder by its name, the reference first."""
-    modules = (import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__) if module.name != "base")
-    found = {backend.name: backend for module in modules for backend in defined_in(module)}
+    """Every backend that can be loaded by its name, the reference first."""
+    offered = {name: backend for name, backend in _offered().items() if not isinstance(backend, BackendNotFoundError)}
+    found = {**_included(), **offered}
     return {REFERENCE: found.pop(REFERENCE), **dict(sorted(found.items()))}
+
+
+def refused() -> dict[str, str]:
+    """What installed distributions offer and cannot be used: why, by its name."""
+    return {name: str(error) for name, error in _offered().items() if isinstance(error, BackendNotFoundError)}
+
+
+def _included() -> dict[str, type[Backend]]:
+    """The backends in this folder by their names."""
+    modules = (
+        import_module(f"{__name__}.{module.name}")
+        for module in iter_modules(__path__)
+        if module.name not in NOT_BACKENDS
+    )
+    return {backend.name: backend for module in modules for backend in defined_in(module)}
+
+
+def _offered() -> dict[str, type[Backend] | BackendNotFoundError]:
+    """What the entry points offer by their names: backends, or why they are none."""
+    found: dict[str, type[Backend] | BackendNotFoundError] = {}
+    for name in sorted(entry_points(group=ENTRY_POINTS).names):
+        try:
+            found[name] = load_entry_point(name)
+        except BackendNotFoundError as error:
+            found[name] = error
+    return found
 
 
 def defined_in(module: ModuleType) -> Iterator[type[Backend]]:
     """The complete backends that a module defines itself; those that it imports are not its own."""
+    return (backend for backend in _classes(module) if not isabstract(backend))
+
+
+def _classes(module: ModuleType) -> Iterator[type[Backend]]:
+    """The same, complete or not."""
     classes = dict.fromkeys(value for value in vars(module).values() if isinstance(value, type))
-    for value in classes:
-        if issubclass(value, Backend) and not isabstract(value) and value.__module__ == module.__name__:
-            yield value
+    return (value for value in classes if issubclass(value, Backend) and value.__module__ == module.__name__)
 
 
 def load(spec: str) -> type[Backend]:
     """The backend that goes by a registered name, or that a file defines (`./mine.py`).
 
     Raises:
-        BackendNotFoundError: there is none; the message names the known ones and the nearest.
+        BackendNotFoundError: there is none, and the message names the known ones and the nearest; or it is refused.
     """
     if spec.endswith(".py"):
         return load_file(Path(spec))
+    included = _included()
+    if spec in included:
+        return included[spec]
+    if entry_points(group=ENTRY_POINTS, name=spec):
+        return load_entry_point(spec)
     known = registered()
-    if spec in known:
-        return known[spec]
     nearest = get_close_matches(spec, known, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]}? " if nearest else ""
     raise BackendNotFoundError(f"there is no backend {spec}: {hint}known are {', '.join(known)}")
+
+
+def load_entry_point(name: str) -> type[Backend]:
+    """The backend that an installed distribution offers under this name.
+
+    Raises:
+        BackendNotFoundError: there is another of that name, or it cannot be imported, or is no complete backend.
+    """
+    points = entry_points(group=ENTRY_POINTS, name=name)
+    sources = sorted(point.dist.name if point.dist else "an unknown distribution" for point in points)
+    if name in _included():
+        raise BackendNotFoundError(f"{name} of {sources[0]} has the name of one of lockstep's own backends")
+    if len(points) > 1:
+        raise BackendNotFoundError(f"{name} is offered by {' and by '.join(sources)}: uninstall all but one")
+    [point] = points
+    where = f"{point.value} of {sources[0]}"
+    try:
+        backend = point.load()
+    except (Exception, SystemExit) as error:  # whatever a module does when it is imported
+        raise BackendNotFoundError(f"{where} could not be imported: {type(error).__name__}: {error}") from error
+    if not (isinstance(backend, type) and issubclass(backend, Backend)):
+        raise BackendNotFoundError(f"{where} is no subclass of lockstep_bench.backends.base.Backend")
+    if isabstract(backend):
+        raise BackendNotFoundError(f"{where} {_lacks(backend)}")
+    _check(backend, where)
+    if backend.name != name:
+        raise BackendNotFoundError(f"{where}: its name is {backend.name}, its entry point's is {name}: make them one")
+    return backend
 
 
 def load_file(path: Path) -> type[Backend]:
@@ -75,12 +144,46 @@ def load_file(path: Path) -> type[Backend]:
     backends = list(defined_in(module))
     if len(backends) != 1:
         names = ", ".join(backend.__name__ for backend in backends) or "none"
-        raise BackendNotFoundError(f"{path} must define exactly one complete Backend, and defines {names}")
+        incomplete = "".join(
+            f"; {backend.__name__} {_lacks(backend)}" for backend in _classes(module) if isabstract(backend)
+        )
+        raise BackendNotFoundError(f"{path} must define exactly one complete Backend, and defines {names}{incomplete}")
     [backend] = backends
-    if lacking := [name for name in ("name", "style", "packages", "modules") if not hasattr(backend, name)]:
-        raise BackendNotFoundError(f"{path}: {backend.__name__} must say its {', '.join(lacking)}")
-    if not (isinstance(backend.name, str) and NAME.fullmatch(backend.name)):
-        raise BackendNotFoundError(f"{path}: name must be letters, digits, dots and dashes, not {backend.name!r}")
-    if backend.style not in get_args(Style):
-        raise BackendNotFoundError(f"{path}: style must be one of {', '.join(get_args(Style))}, not {backend.style}")
+    _check(backend, f"{path}: {backend.__name__}")
     return backend
+
+
+def why_not(backend: type[Backend], device: str = "cpu", dtype: Dtype = "float32") -> str | None:
+    """Why a backend cannot run here, and what to do; none if it can."""
+    if missing := backend.missing():
+        install = f"pip install 'lockstep-bench[{backend.extra}]'" if backend.extra else f"pip install {missing[0]}"
+        return f"{', '.join(missing)} is not installed; install it with: {install}"
+    if device not in backend.devices:
+        return f"it does not run on {device}, only on {', '.join(backend.devices)}"
+    if dtype not in backend.dtypes:
+        return f"it does not compute in {dtype}, only in {', '.join(backend.dtypes)}"
+    return None
+
+
+def _lacks(backend: type[Backend]) -> str:
+    return f"lacks the methods {', '.join(sorted(backend.__abstractmethods__))}"
+
+
+def _check(backend: type[Backend], where: str) -> None:
+    """See that a class says what it is.
+
+    Raises:
+        BackendNotFoundError: an attribute is missing or no such thing as it has to be.
+    """
+    if lacking := [name for name in ("name", "style", "packages", "modules") if not hasattr(backend, name)]:
+        raise BackendNotFoundError(f"{where} must say its {', '.join(lacking)}")
+    if not (isinstance(backend.name, str) and NAME.fullmatch(backend.name)):
+        raise BackendNotFoundError(f"{where}: name must be letters, digits, dots and dashes, not {backend.name!r}")
+    if backend.style not in get_args(Style):
+        raise BackendNotFoundError(f"{where}: style must be one of {', '.join(get_args(Style))}, not {backend.style}")
+    for name in TUPLES:
+        value = getattr(backend, name)
+        if not (isinstance(value, tuple) and all(isinstance(text, str) for text in value)):
+            raise BackendNotFoundError(f"{where}: {name} must be a tuple of texts, not {value!r}")
+    if not set(backend.dtypes) <= set(get_args(Dtype)):
+        raise BackendNotFoundError(f"{where}: dtypes can be {', '.join(get_args(Dtype))}, not {backend.dtypes!r}")

@@ -64,10 +64,12 @@ class ScikitLearn(Backend):
             max_iter=0,
         )
         self.model.partial_fit(self.images[:1], self.labels[:1], classes=np.arange(problem.classes))
-        self.model.set_params(batch_size=problem.batch_size, max_iter=1)
+        self.model.set_params(max_iter=1)
+        self.batch_size = problem.batch_size
 
     def train(self, order: IntArray) -> float:
-        """One `partial_fit` over the images in the harness's order."""
+        """One `partial_fit` over the images in the harness's order; it warns of batches longer than that."""
+        self.model.batch_size = min(self.batch_size, len(order))
         self.model.partial_fit(self.images[order], self.labels[order])
         return float(self.model.loss_)
 

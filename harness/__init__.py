@@ -52,17 +52,22 @@ def load(folder: Path | str) -> "Results":
 def verify(
     *backends: str, dtype: "Dtype" = "float32", dataset: str = "auto", data: Path | str | None = None
 ) -> "pd.DataFrame":
-    """Hold backends against the float64 oracle: a row per backend and check.
+    """The acceptance test of backends: a row per backend and check.
 
-    Columns are `backend`, `check`, `difference`, `tolerance` and `passed`.
+    Every backend is checked for the contract, then for identity with the float64 oracle over 150 steps, and in float32
+    runs a few epochs in lockstep with the reference.
 
-    A backend that could not be checked has one row, with the reason as its check.
+    Columns are `backend`; `part`, one of `contract`, `identity` and `lockstep`; `check`; `difference` and `tolerance`,
+    numbers for identity alone; `passed`; and `detail`, which says of a check that failed what was expected, what came,
+    and the usual causes.
+
+    A backend that could not be checked, or not to the end, has a row that did not pass with the reason as its check.
     """
     import pandas as pd
 
     from lockstep_bench.harness.data import find_dataset
-    from lockstep_bench.harness.verification import Verifier
+    from lockstep_bench.harness.verification import Row, Verifier
 
     verifier = Verifier(find_dataset(dataset, Path(data) if data else None, print), dtype)
     rows = [row for verification in verifier.verify_all(backends) for row in verification.rows()]
-    return pd.DataFrame(rows, columns=["backend", "check", "difference", "tolerance", "passed"])
+    return pd.DataFrame(rows, columns=Row._fields)

@@ -1,4 +1,4 @@
-"""The command line: `lockstep data | backends | verify | run | report`."""
+"""The command line: `lockstep data | backends | new-backend | verify | run | report`."""
 
 import shlex
 import sys
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lockstep_bench.harness.errors import LockstepError, UsageError
@@ -86,14 +87,33 @@ def backends() -> None:
 
     Example: `lockstep backends`
     """
-    from lockstep_bench.backends import registered
-    from lockstep_bench.harness.plan import why_not
+    from lockstep_bench.backends import refused, registered, why_not
 
     table = Table("backend", "style", "devices", "here")
     for name, backend in registered().items():
         installed = ", ".join(f"{package} {number}" for package, number in backend.versions().items())
-        table.add_row(name, backend.style, ", ".join(backend.devices), why_not(backend) or installed)
+        table.add_row(name, backend.style, ", ".join(backend.devices), escape(why_not(backend) or installed))
+    for name, reason in refused().items():
+        table.add_row(escape(name), "", "", escape(f"refused: {reason}"))
     console.print(table)
+
+
+@app.command()
+def new_backend(
+    name: Annotated[str, typer.Argument(help="What the command line and the tables are to call it.")],
+) -> None:
+    """Write a backend to start from into this folder: complete, and commented where to replace what.
+
+    Example: `lockstep new-backend my-framework`
+    """
+    from lockstep_bench.harness.new_backend import next_steps, write_backend
+
+    path = write_backend(name, Path())
+    console.print(
+        f"wrote {path}, a backend in NumPy: replace in it what says REPLACE. Next:", highlight=False, soft_wrap=True
+    )
+    for line in next_steps(name, path):
+        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -103,13 +123,16 @@ def verify(
     dataset: DatasetOption = "auto",
     data: DataOption = None,
 ) -> None:
-    """Check that backends are the same network as the float64 oracle, over 150 steps.
+    """The acceptance test of backends: the contract, identity with the float64 oracle, a short run in lockstep.
+
+    In float64 there is no run, since runs are in float32.
 
     Example: `lockstep verify keras ./mine.py`
     """
     from lockstep_bench.harness.data import find_dataset
     from lockstep_bench.harness.verification import Verifier
 
+    _say_refused(backends)
     verifier = Verifier(find_dataset(dataset, data, say), dtype.value)
     all_passed = True
     for verification in verifier.verify_all(backends or []):
@@ -117,7 +140,9 @@ def verify(
         for line in verification.lines():
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     if not all_passed:
-        raise LockstepError("a backend is not the same network as the oracle: the lines marked FAILED say in what")
+        raise LockstepError(
+            "a backend did not pass: the lines marked FAILED say what was expected, what came, and the usual causes"
+        )
 
 
 @app.command()
@@ -152,6 +177,7 @@ def run(
     from lockstep_bench.harness.plan import make_plan
     from lockstep_bench.harness.progress import Progress
 
+    _say_refused(backends)
     found = find_dataset(dataset, data, say)
     plan = make_plan(
         found,
@@ -185,6 +211,14 @@ def run(
         raise LockstepError(f"interrupted: what was done until then is in {out}")
     if failed:
         raise LockstepError(f"not every run ended ok: {failed}; {out / 'runs.csv'} has every outcome")
+
+
+def _say_refused(backends: list[str] | None) -> None:
+    """Where all backends are meant, say which are left out because they cannot even be loaded."""
+    from lockstep_bench.backends import refused
+
+    for reason in () if backends else refused().values():
+        say(f"left out: {reason}")
 
 
 def _numbers(option: str, text: str | None) -> list[int] | None:

@@ -47,7 +47,7 @@ FLOOR = "_floor"
 Observer = Callable[[Event], None]
 
 
-def conduct(plan: Plan, dataset: Path, out: Path, observe: Observer = lambda _: None) -> None:
+def conduct(plan: Plan, dataset: Path, out: Path, observe: Observer = lambda _: None, *, extras: bool = True) -> None:
     """Run every block of a plan into a new results folder.
 
     Args:
@@ -55,6 +55,7 @@ def conduct(plan: Plan, dataset: Path, out: Path, observe: Observer = lambda _: 
         dataset: the folder of the cached dataset, `Dataset.folder`.
         out: the results folder; made, or empty.
         observe: is told every event, between turns, after it is on the disk.
+        extras: whether to measure at the end what a prediction and a call cost; `lockstep verify` has no use for it.
 
     Raises:
         UsageError: `out` holds other results.
@@ -70,7 +71,7 @@ def conduct(plan: Plan, dataset: Path, out: Path, observe: Observer = lambda _: 
                 file.append(event)
                 observe(event)
 
-            conductor = BlockConductor(plan, block, dataset, out / "logs" / block.id, emit)
+            conductor = BlockConductor(plan, block, dataset, out / "logs" / block.id, emit, extras)
             try:
                 conductor.run()
             finally:
@@ -84,7 +85,10 @@ class BlockConductor:
         arrays: what goes into the block's .npz file, filled as the block goes on.
     """
 
-    def __init__(self, plan: Plan, block: Block, dataset: Path, logs: Path, emit: Observer) -> None:
+    def __init__(
+        self, plan: Plan, block: Block, dataset: Path, logs: Path, emit: Observer, extras: bool = True
+    ) -> None:
+        self.extras = extras
         self.plan, self.block, self.dataset, self.logs, self.emit = plan, block, dataset, logs, emit
         self.arrays: dict[str, NDArray[Any]] = {}
         self.workers: dict[str, WorkerProcess] = {}
@@ -244,7 +248,7 @@ class BlockConductor:
         reference = self.plan.reference.name
         if reference in self.workers:
             self._attempt(reference, self._save, reference)
-        for name in list(self.workers):
+        for name in list(self.workers) if self.extras else ():
             self._attempt(name, self._extra, name)
         for name in list(self.workers):
             if self.unchecked:

@@ -1,5 +1,6 @@
 """Whether two networks are the same: the gate of a run, and the checks of `lockstep verify`."""
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -12,6 +13,10 @@ GATE_FRACTION: Final = 0.0005
 
 Honest reorderings of float32 sums give none; skipping one gradient in 100 gives 37 of 10,000 and more.
 """
+
+
+PRECISION: Final = 3e-4
+"""Where every failure is smaller than this it is rounding: a TF32 product is 6e-5 off, a wrong recipe 1e-3 and more."""
 
 
 class Tolerance(NamedTuple):
@@ -44,10 +49,29 @@ def disagreements(digits: NDArray[np.uint8], reference: NDArray[np.uint8]) -> in
     return int(np.count_nonzero(digits != reference))
 
 
+CAUSES: Final = {
+    "precision": "lower precision: TF32, bfloat16 or float16 products, float32 where float64 was asked for",
+    "first probabilities": (
+        "before any step: a transposed kernel, biases not as given, a softmax missing or applied twice in `predict`"
+    ),
+    "first loss": (
+        "in the loss: probabilities taken for logits (softmax applied twice), label smoothing, an L2 penalty in it, "
+        "a sum over the batch for its mean, the loss after the step"
+    ),
+    "steps": (
+        "in the steps: Adam's epsilon, its value or where it is added, its bias correction; L2 or weight decay; label "
+        "smoothing; a sum over the batch for its mean; a shuffled order, a short batch dropped, a step skipped; a "
+        "wrong derivative"
+    ),
+}
+"""What a check that failed usually comes from: of the first that fails, in the order in which things happen."""
+
+
 class State(NamedTuple):
     """What of a network is compared.
 
-    Probabilities (n, classes) before the first step, the losses that `train` returned, and the weights at the end.
+    Probabilities (n, classes) before the first step, the losses that `train` returned, of the first batch by itself and
+    then of the others, and the weights at the end.
     """
 
     probabilities: FloatArray
@@ -74,21 +98,38 @@ def compare(state: State, oracle: State, start: Weights, tolerance: Tolerance) -
     Weights are compared relative to how far the oracle moved: ||w - oracle|| / ||oracle - start|| in the L2 norm, over
     all parameters and for each array, so that neither large initial weights nor few steps can hide a difference.
     """
+    losses = state.losses / oracle.losses - 1
     checks = [
         Check("first probabilities", _largest(state.probabilities - oracle.probabilities), tolerance.probabilities),
-        Check("losses", _largest(state.losses / oracle.losses - 1), tolerance.losses),
-        Check("all weights", _relative(state.weights.flat(), oracle.weights.flat(), start.flat()), tolerance.weights),
+        Check("first loss", _largest(losses[:1]), tolerance.losses),
+        Check("losses", _largest(losses), tolerance.losses),
+        Check("all weights", relative(state.weights.flat(), oracle.weights.flat(), start.flat()), tolerance.weights),
     ]
     for name, *arrays in zip(Weights._fields, state.weights, oracle.weights, start, strict=True):
-        checks.append(Check(name.replace("_", " "), _relative(*arrays), tolerance.weights))
+        checks.append(Check(name.replace("_", " "), relative(*arrays), tolerance.weights))
     return checks
+
+
+def failure(check: Check, checks: Sequence[Check]) -> str:
+    """What was expected of one of these checks, what came, and what that usually comes from; nothing if it passed."""
+    if check.passed:
+        return ""
+    came = f"expected at most {check.tolerance:.0e} from the oracle; came {check.difference:.1e}"
+    first, *_ = failed = [other for other in checks if not other.passed]
+    if check is not first:  # the checks are in the order in which things happen
+        return f"{came}; usual causes: those of {first.name}"
+    precise = max(other.difference for other in failed) < PRECISION
+    return (
+        f"{came}; usual causes: {CAUSES['precision' if precise else check.name if check.name in CAUSES else 'steps']}"
+    )
 
 
 def _largest(difference: FloatArray) -> float:
     return float(np.abs(difference).max())
 
 
-def _relative(found: FloatArray, oracle: FloatArray, start: FloatArray) -> float:
+def relative(found: FloatArray, oracle: FloatArray, start: FloatArray) -> float:
+    """How far from each other parameters are, relative to the way from `start`, in the L2 norm; any shape, the same."""
     if found.shape != oracle.shape:
         return float("inf")
     exact = oracle.astype(np.float64)

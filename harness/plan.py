@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from lockstep_bench.backends import REFERENCE, BackendNotFoundError, load, registered
-from lockstep_bench.backends.base import Backend, Dtype
+from lockstep_bench.backends import REFERENCE, BackendNotFoundError, load, registered, why_not
+from lockstep_bench.backends.base import Dtype
 from lockstep_bench.harness import environment
 from lockstep_bench.harness.data import Dataset
 from lockstep_bench.harness.errors import UsageError
@@ -176,15 +176,3 @@ def _planned(spec: str, device: str, dtype: Dtype) -> PlannedBackend:
         raise UsageError(str(error)) from error
     skip = why_not(backend, device, dtype)
     return PlannedBackend(name=backend.name, style=backend.style, spec=spec, versions=backend.versions(), skip=skip)
-
-
-def why_not(backend: type[Backend], device: str = "cpu", dtype: Dtype = "float32") -> str | None:
-    """Why a backend cannot run here, and what to do; none if it can."""
-    if missing := backend.missing():
-        install = f"pip install 'lockstep-bench[{backend.extra}]'" if backend.extra else f"pip install {missing[0]}"
-        return f"{', '.join(missing)} is not installed; install it with: {install}"
-    if device not in backend.devices:
-        return f"it does not run on {device}, only on {', '.join(backend.devices)}"
-    if dtype not in backend.dtypes:
-        return f"it does not compute in {dtype}, only in {', '.join(backend.dtypes)}"
-    return None

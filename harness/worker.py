@@ -56,6 +56,13 @@ class Worker:
             "memory_bytes": conditions.memory_bytes(),
         }
 
+    def contract(self, problem: dict[str, Any], dataset: str, device: str, threads: int) -> Reply:
+        """Check that the backend keeps to the contract; a failure, or none, by each check's name."""
+        from lockstep_bench.harness.contract import check_contract
+
+        data = open_dataset(Path(dataset))
+        return dict(check_contract(self.backend, Problem(**problem), data.train, data.test, device, threads))
+
     def build(
         self, problem: dict[str, Any], seed: int, dataset: str, train_images: int, device: str, threads: int
     ) -> Reply:

@@ -104,6 +104,12 @@ class WorkerProcess:
         reply = self.ask("start", backend=self.spec)
         return {"start_seconds": perf_counter() - self.started, **reply}
 
+    def contract(self, problem: Problem, dataset: Path) -> dict[str, str | None]:
+        """Have it check that its backend keeps to the contract; a failure, or none, by each check's name."""
+        return self.ask(
+            "contract", problem=asdict(problem), dataset=str(dataset), device=self.device, threads=self.threads
+        )
+
     def build(self, problem: Problem, seed: int, dataset: Path, train_images: int) -> dict[str, Any]:
         """Have it stand at step 0, for training on the first images of a cached dataset."""
         return self.ask(

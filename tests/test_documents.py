@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from lockstep_bench.harness.contract import CHECKS
 from lockstep_bench.harness.summary import answer, write_into
 from lockstep_bench.harness.tables import COLUMNS, load
 
@@ -24,3 +25,9 @@ def test_readme_quotes_the_reference_results(tmp_path: Path) -> None:
     write_into(tmp_path / "README.md", results)
     assert (tmp_path / "README.md").read_text() == readme
     assert answer(results) in (ROOT / "results" / "standard" / "summary.md").read_text()
+
+
+def test_guide_and_readme_count_the_checks() -> None:
+    """As many as the contract has."""
+    for name in ("README.md", "docs/adding-a-backend.md"):
+        assert f"{len(CHECKS)} checks of" in (ROOT / name).read_text(), name

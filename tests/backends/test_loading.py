@@ -1,6 +1,7 @@
 """Backends are found by looking, by name or by file, and what cannot be loaded is refused with its reason."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -9,9 +10,11 @@ from typing import ClassVar
 
 import pytest
 
-from lockstep_bench.backends import BackendNotFoundError, load, load_file, registered
+from lockstep_bench.backends import BackendNotFoundError, load, load_file, refused, registered
 from lockstep_bench.backends.base import Backend
 from lockstep_bench.backends.numpy import NumPy
+from lockstep_bench.harness import cli
+from lockstep_bench.harness.plan import choose_backends
 
 FRAMEWORKS = ["keras", "sklearn", "tensorflow", "torch"]
 ONE = """
@@ -20,6 +23,12 @@ from lockstep_bench.backends.numpy import NumPy
 
 class Mine(NumPy):
     name = "mine"
+"""
+METHODS = """
+    def build(self, problem, weights, train, device, threads): ...
+    def train(self, order): ...
+    def predict(self, images): ...
+    def weights(self): ...
 """
 
 
@@ -126,7 +135,10 @@ def test_file_that_cannot_be_imported_is_refused_with_the_reason(tmp_path: Path,
     [
         ("", "none"),
         ("from lockstep_bench.backends.numpy import NumPy", "none"),
-        ("from lockstep_bench.backends import Backend\n\n\nclass Half(Backend):\n    name = 'half'", "none"),
+        (
+            "from lockstep_bench.backends import Backend\n\n\nclass Half(Backend):\n    name = 'half'",
+            "none; Half lacks the methods build, predict, train, weights",
+        ),
         (f"{ONE}\n\nclass Other(NumPy):\n    name = 'other'", "Mine, Other"),
     ],
     ids=["empty", "only imports one", "abstract", "two"],
@@ -166,6 +178,14 @@ def test_second_name_of_a_class_is_not_a_second_backend(tmp_path: Path) -> None:
             "    name, style, packages, modules = '../mine', 'tuned', (), ()",
             "name must be letters, digits, dots and dashes, not '../mine'",
         ),
+        (
+            "    name, style, packages, modules = 'mine', 'tuned', (), 'torch'",
+            "modules must be a tuple of texts, not 'torch'",
+        ),
+        (
+            "    name, style, packages, modules, dtypes = 'mine', 'tuned', (), (), ('bfloat16',)",
+            "dtypes can be float32, float64, not",
+        ),
     ],
 )
 def test_file_whose_backend_does_not_say_what_it_is_is_refused(tmp_path: Path, body: str, reason: str) -> None:
@@ -175,10 +195,7 @@ from lockstep_bench.backends.base import Backend
 
 
 class Mine(Backend):
-    def build(self, problem, weights, train, device, threads): ...
-    def train(self, order): ...
-    def predict(self, images): ...
-    def weights(self): ...
+{METHODS}
 {body}
 """
     with pytest.raises(BackendNotFoundError, match=reason):
@@ -194,3 +211,125 @@ def test_versions_are_those_installed() -> None:
         packages = ("numpy", "no-such-distribution")
 
     assert Partly.versions() == {"numpy": version("numpy")}
+
+
+def distribution(folder: Path, name: str, text: str, entry: str) -> None:
+    """Lay out in a folder what installing a distribution with one module and one entry point leaves there."""
+    module = name.replace("-", "_")
+    (folder / f"{module}.py").write_text(text)
+    metadata = folder / f"{module}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(f"[lockstep.backends]\n{entry}\n")
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose distributions are installed."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+def test_installed_distribution_offers_a_backend(installed: Path) -> None:
+    """By its name, like lockstep's own."""
+    distribution(installed, "lockstep-mine-good", ONE, "mine = lockstep_mine_good:Mine")
+    assert registered()["mine"] is load("mine")
+    assert load("mine").__module__ == "lockstep_mine_good"
+    assert list(registered()) == ["numpy", *sorted(registered().keys() - {"numpy"})]
+    assert refused() == {}
+
+
+HALF = "from lockstep_bench.backends.base import Backend\n\n\nclass Mine(Backend):\n"
+REFUSED = {
+    "raises": ("raise RuntimeError('out of luck')", "could not be imported: RuntimeError: out of luck"),
+    "exits": ("raise SystemExit(3)", "could not be imported: SystemExit: 3"),
+    "has no such thing": ("", "could not be imported: AttributeError: module"),
+    "imports what is not there": (
+        "import no_such_framework",
+        "ModuleNotFoundError: No module named 'no_such_framework'",
+    ),
+    "is a function": ("def Mine(): ...", "is no subclass of lockstep_bench.backends.base.Backend"),
+    "is another class": ("class Mine: ...", "is no subclass of lockstep_bench.backends.base.Backend"),
+    "misses methods": (f"{HALF}    def train(self, order): ...", "lacks the methods build, predict, weights"),
+    "misses attributes": (HALF + METHODS, "must say its name, style, packages, modules"),
+    "has another name": (
+        ONE.replace('"mine"', '"yours"'),
+        "its name is yours, its entry point's is mine: make them one",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_entry_point_that_is_no_backend_is_refused_and_the_rest_works(installed: Path, fault: str) -> None:
+    """Said with its reason, missing from the list, and an error for who names it."""
+    text, reason = REFUSED[fault]
+    module = f"lockstep_{fault.replace(' ', '_')}"
+    distribution(installed, module.replace("_", "-"), text, f"mine = {module}:Mine")
+    assert f"{module}:Mine of {module.replace('_', '-')}" in refused()["mine"]
+    assert reason in refused()["mine"]
+    assert "mine" not in registered()
+    assert registered().keys() >= {"numpy", "keras", "pytorch", "scikit-learn"}
+    with pytest.raises(BackendNotFoundError) as caught:
+        load("mine")
+    assert str(caught.value) == refused()["mine"]
+
+
+def test_two_distributions_of_one_name_are_both_refused(installed: Path) -> None:
+    """Neither is taken: which it would be is luck."""
+    for name in ("lockstep-one", "lockstep-other"):
+        distribution(installed, name, ONE, f"mine = {name.replace('-', '_')}:Mine")
+    assert refused() == {"mine": "mine is offered by lockstep-one and by lockstep-other: uninstall all but one"}
+    assert "mine" not in registered()
+
+
+def test_name_of_lockstep_s_own_backend_stays_lockstep_s(installed: Path) -> None:
+    """Nobody replaces the reference by installing something."""
+    distribution(installed, "lockstep-evil", ONE.replace('"mine"', '"numpy"'), "numpy = lockstep_evil:Mine")
+    assert load("numpy") is registered()["numpy"] is NumPy
+    assert refused() == {"numpy": "numpy of lockstep-evil has the name of one of lockstep's own backends"}
+
+
+def test_command_line_names_what_it_leaves_out(installed: Path, tmp_path: Path) -> None:
+    """`backends` lists it with the reason; `run` goes on without it, and says so; to name it is wrong usage."""
+    distribution(installed, "lockstep-bad", "raise RuntimeError('[out] of luck')", "bad = lockstep_bad:Mine")
+    distribution(installed, "lockstep-offered", ONE, "mine = lockstep_offered:Mine")
+
+    def lockstep(*arguments: str) -> subprocess.CompletedProcess[str]:
+        path = os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH")]))
+        return subprocess.run(
+            [sys.executable, "-c", "from lockstep_bench.harness.cli import main; main()", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    reason = "lockstep_bad:Mine of lockstep-bad could not be imported: RuntimeError: [out] of luck"
+    listed = lockstep("backends")
+    assert listed.returncode == 0
+    assert f"refused: {reason}" in listed.stdout
+    assert "mine" in listed.stdout
+
+    small = ["--dataset", "digits", "--epochs", "1", "--train-images", "60", "--out", "out"]
+    named = lockstep("run", "bad", *small)
+    assert (named.returncode, named.stderr) == (2, f"lockstep: {reason}\n")
+
+    ran = lockstep("run", "mine", *small)
+    assert ran.returncode == 0, ran.stderr
+    assert "mine" in (tmp_path / "out" / "runs.csv").read_text()
+
+
+def test_command_line_goes_on_without_what_it_leaves_out(capsys: pytest.CaptureFixture[str], installed: Path) -> None:
+    """Where nothing is named, all that can be loaded are planned, and the others are said."""
+    distribution(installed, "lockstep-worse", "raise RuntimeError('no luck')", "worse = lockstep_worse:Mine")
+    assert "worse" not in [backend.name for backend in choose_backends([])]
+    cli._say_refused(None)
+    expected = (
+        "lockstep: left out: lockstep_worse:Mine of lockstep-worse could not be imported: RuntimeError: no luck\n"
+    )
+    assert capsys.readouterr().err == expected
+    cli._say_refused(["numpy"])
+    assert capsys.readouterr().err == ""

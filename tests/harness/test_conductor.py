@@ -190,6 +190,15 @@ def test_extras_do_not_take_longer_than_they_may(digits: Dataset, tmp_path: Path
     assert extra.call_seconds is None
 
 
+def test_extras_can_be_left_out(digits: Dataset, tmp_path: Path) -> None:
+    """For who wants to know how a run ends, and nothing else."""
+    seen: list[Event] = []
+    plan = make_plan(digits, ["numpy"], **{**SMALL, "epochs": 1})
+    conduct(plan, digits.folder, tmp_path / "out", seen.append, extras=False)
+    assert ends(seen)["numpy"].status == "ok"
+    assert not [event for event in seen if isinstance(event, ExtraEvent)]
+
+
 @pytest.mark.parametrize("name", registered())
 def test_threads_are_what_was_asked_for(digits: Dataset, tmp_path: Path, name: str) -> None:
     """With one thread asked for, no library of any framework has more, and one CPU is all that it may use."""
