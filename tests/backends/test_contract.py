@@ -41,6 +41,34 @@ def images(digits: Dataset) -> NDArray[np.float32]:
     return digits.test.images[:20]
 
 
+class Textbook(NumPy):
+    """The reference's gradients, and an Adam as the paper has it, with epsilon in either place and the L2 penalty."""
+
+    def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
+        """As the reference."""
+        super().build(problem, weights, train, device, threads)
+        self.moments = [(np.zeros_like(array), np.zeros_like(array)) for array in weights]
+
+    def _gradients(self, x: FloatArray, targets: FloatArray) -> float:
+        loss = super()._gradients(x, targets)
+        self.gradient.hidden_kernel[:] += self.problem.l2 * self.parameter.hidden_kernel / len(x)
+        self.gradient.output_kernel[:] += self.problem.l2 * self.parameter.output_kernel / len(x)
+        return loss
+
+    def _adam(self) -> None:
+        problem = self.problem
+        self.step += 1
+        first, second = 1 - problem.beta_1**self.step, 1 - problem.beta_2**self.step
+        corrected = problem.epsilon_placement == "corrected"
+        for w, g, (m, v) in zip(self.parameter, self.gradient, self.moments, strict=True):
+            m[:] = problem.beta_1 * m + (1 - problem.beta_1) * g
+            v[:] = problem.beta_2 * v + (1 - problem.beta_2) * g**2
+            if corrected:
+                w[:] -= problem.learning_rate * (m / first) / (np.sqrt(v / second) + problem.epsilon)
+            else:
+                w[:] -= problem.learning_rate * np.sqrt(second) / first * m / (np.sqrt(v) + problem.epsilon)
+
+
 def build(backend: Backend, train: Split, problem: Problem = PROBLEM) -> Weights:
     """Build a backend, and return the weights that it was given."""
     weights = initial_weights(problem, seed=0)
@@ -156,6 +184,22 @@ def test_batches_of_any_length_are_the_reference_s(backend: Backend, train: Spli
     for order in (order_of(90)[-SIZE:], order_of(count)):
         assert backend.train(order) == pytest.approx(reference.train(order), rel=1e-9)
     assert_close(backend.weights(), reference.weights(), FLOAT64_ATOL)
+
+
+def test_native_defaults_are_honoured(backend: Backend, train: Split) -> None:
+    """With its own epsilon, placement and L2 penalty it is the textbook's in float64; its loss is without the penalty.
+
+    The reference, which has no defaults of its own, holds the textbook to account.
+    """
+    defaults = backend.native_defaults()
+    problem = defaults.applied_to(replace(PROBLEM, dtype="float64"))
+    weights = initial_weights(problem, 0, defaults.initializer)
+    textbook = Textbook()
+    for network in (backend, textbook):
+        network.build(problem, weights, train, device="cpu", threads=1)
+    for order in (order_of(90)[: 2 * SIZE], order_of(90)[: SIZE + 4]):
+        assert backend.train(order) == pytest.approx(textbook.train(order), rel=1e-9)
+    assert_close(backend.weights(), textbook.weights(), FLOAT64_ATOL)
 
 
 def test_loss_is_that_of_the_images_before_the_step(backend: Backend, train: Split) -> None:
