@@ -85,7 +85,7 @@ class Worker:
         return {
             "build_seconds": seconds,
             "weights_sha256": digest(weights),
-            **defaults._asdict(),
+            **Defaults.of(self.problem)._replace(initializer=defaults.initializer)._asdict(),
             "memory_bytes": conditions.memory_bytes(),
             "pools": conditions.thread_pools(),
             "variables": conditions.speed_variables(),

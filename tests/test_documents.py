@@ -35,11 +35,10 @@ def test_native_defaults_are_quoted_as_measured() -> None:
     assert (native.plan.profile, identical.plan.profile) == ("native", "identical")
     assert identical.runs["disagreements"].max() == 0
     for backend in (planned.name for planned in native.plan.backends):
-        of_epochs = native.epochs[native.epochs["backend"] == backend]["test_error_percent"]
-        errors = ", ".join(f"{error:.2f}" for error in of_epochs)
-        aligned = identical.summary.set_index("backend").loc[backend, "test_error_percent"]
+        errors = native.epochs[native.epochs["backend"] == backend]["test_error_percent"]
+        aligned = identical.runs.set_index("backend")["test_error_percent"][backend]
         ratios = " | ".join(_ratio(results, backend) for results in (native, identical))
-        assert f"| {backend} | {errors} | {aligned:.2f} | {ratios} |" in text
+        assert f"| {backend} | {', '.join(errors.map('{:.2f}'.format))} | {aligned:.2f} | {ratios} |" in text
         for results in (native, identical):
             assert results.plan.command in text
 

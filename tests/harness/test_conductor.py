@@ -399,6 +399,17 @@ def test_native_profile_trains_each_with_its_own_defaults(digits: Dataset, tmp_p
         assert phrase not in text
 
 
+def test_native_epsilon_reaches_the_backend(digits: Dataset, tmp_path: Path, adapter: Adapter) -> None:
+    """From the reference's weights, but with an epsilon of its own, a backend learns otherwise."""
+    lines = ("from lockstep_bench.backends.base import Defaults", "return Defaults(epsilon=1e-2)")
+    events = run(digits, tmp_path / "out", adapter("slow", method("native_defaults(self)", *lines)), profile="native")
+    builds = {event.backend: event for event in events if isinstance(event, BuildEvent)}
+    assert builds["slow"].weights_sha256 == builds["numpy"].weights_sha256
+    assert (builds["slow"].epsilon, builds["numpy"].epsilon) == (1e-2, 1e-7)
+    losses = {event.backend: event.test_loss for event in events if isinstance(event, EvaluationEvent)}
+    assert losses["slow"] > losses["numpy"] + 0.01
+
+
 def test_defaults_that_there_are_not_end_the_run_of_their_backend(
     digits: Dataset, tmp_path: Path, adapter: Adapter
 ) -> None:
