@@ -158,6 +158,8 @@ def why_not(backend: type[Backend], device: str = "cpu", dtype: Dtype = "float32
     if missing := backend.missing():
         install = f"pip install 'lockstep-bench[{backend.extra}]'" if backend.extra else f"pip install {missing[0]}"
         return f"{', '.join(missing)} is not installed; install it with: {install}"
+    if lacking := backend.missing_programs():
+        return f"{', '.join(lacking)} is not installed; install it with your system's packages"
     if device not in backend.devices:
         return f"it does not run on {device}, only on {', '.join(backend.devices)}"
     if dtype not in backend.dtypes:

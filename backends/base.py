@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from shutil import which
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -60,6 +61,11 @@ class Backend(ABC):
     def missing(cls) -> list[str]:
         """The top-level modules that are not installed here, found without importing any."""
         return [module for module in cls.modules if find_spec(module.partition(".")[0]) is None]
+
+    @classmethod
+    def missing_programs(cls) -> list[str]:
+        """The executables that are not found here."""
+        return [program for program in cls.programs if which(program) is None]
 
     @classmethod
     def versions(cls) -> dict[str, str]:

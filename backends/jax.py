@@ -129,20 +129,20 @@ class JaxScan(Jax):
         def loss(params: Weights, x: Any, labels: Any) -> Any:
             return -jnp.take_along_axis(jax.nn.log_softmax(logits(params, x)), labels[:, None], axis=1).mean()
 
-        def update(w: Any, g: Any, m: Any, v: Any, alpha: Any) -> Any:
+        def update(w: Any, g: Any, m: Any, v: Any, alpha: Any, epsilon: Any) -> Any:
             m = problem.beta_1 * m + (1 - problem.beta_1) * g
             v = problem.beta_2 * v + (1 - problem.beta_2) * g**2
-            return w - alpha * m / (jnp.sqrt(v) + problem.epsilon), m, v
+            return w - alpha * m / (jnp.sqrt(v) + epsilon), m, v
 
-        def run(params: Weights, state: Any, images: Any, labels: Any, batches: Any, alphas: Any) -> Any:
-            def step(carry: Any, batch_alpha: Any) -> Any:
+        def run(params: Weights, state: Any, images: Any, labels: Any, batches: Any, scalars: Any) -> Any:
+            def step(carry: Any, batch_scalars: Any) -> Any:
                 params, m, v = carry
-                batch, alpha = batch_alpha
+                batch, (alpha, epsilon) = batch_scalars
                 value, gradients = jax.value_and_grad(loss)(params, images[batch], labels[batch])
-                updated = [update(*arrays, alpha) for arrays in zip(params, gradients, m, v, strict=True)]
+                updated = [update(*arrays, alpha, epsilon) for arrays in zip(params, gradients, m, v, strict=True)]
                 return tuple(Weights(*arrays) for arrays in zip(*updated, strict=True)), value
 
-            (params, *state), values = jax.lax.scan(step, (params, *state), (batches, alphas))
+            (params, *state), values = jax.lax.scan(step, (params, *state), (batches, scalars))
             return params, tuple(state), values.sum()
 
         self.run = jax.jit(run, donate_argnums=(0, 1))
@@ -150,14 +150,15 @@ class JaxScan(Jax):
 
     def train(self, order: IntArray) -> float:
         """Whole batches in one call, a short last one in another."""
-        size = self.problem.batch_size
+        problem, size = self.problem, self.problem.batch_size
         whole = len(order) // size * size
         total = 0.0
         for batches in (order[:whole].reshape(-1, size), order[whole:].reshape(1, -1)):
             if batches.size:
-                alphas = np.array([self.problem.alpha(self.steps + step) for step in range(1, 1 + len(batches))])
+                steps = range(self.steps + 1, self.steps + 1 + len(batches))
+                scalars = [(problem.alpha(step), problem.epsilon_at(step, "uncorrected")) for step in steps]
                 self.params, self.state, losses = self.run(
-                    self.params, self.state, self.images, self.labels, batches, alphas.astype(self.problem.dtype)
+                    self.params, self.state, self.images, self.labels, batches, np.array(scalars, problem.dtype)
                 )
                 self.steps += len(batches)
                 total += float(losses) * batches.shape[1]

@@ -99,7 +99,7 @@ class PyTorch(Backend):
         return Weights(hidden_kernel.T.copy(), hidden_bias.copy(), output_kernel.T.copy(), output_bias.copy())
 
 
-class PyTorchTuned(Backend):
+class PyTorchTuned(PyTorch):
     """`torch.compile` of a whole step, from the batch's indices to the new parameters.
 
     The step is a function of tensors, so that Inductor sees all of it: the gradient comes from `torch.func`, Adam is
@@ -109,10 +109,7 @@ class PyTorchTuned(Backend):
 
     name: ClassVar[str] = "pytorch-tuned"
     style: ClassVar[Style] = "tuned"
-    packages = ("torch",)
-    modules = ("torch",)
     programs = ("g++",)
-    extra = "pytorch"
 
     def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
         """Copy everything into tensors and define the step; it is compiled when it is first called."""
@@ -131,12 +128,13 @@ class PyTorchTuned(Backend):
         def loss(parameters: Any, x: Any, labels: Any) -> Any:
             return torch.nn.functional.cross_entropy(self._logits(parameters, x), labels)
 
-        def step(parameters: Any, m: Any, v: Any, images: Any, labels: Any, batch: Any, alpha: Any) -> Any:
+        def step(parameters: Any, m: Any, v: Any, images: Any, labels: Any, batch: Any, scalars: Any) -> Any:
             gradients, value = torch.func.grad_and_value(loss)(parameters, images[batch], labels[batch])
+            alpha, epsilon = scalars
             for w, g, first, second in zip(parameters, gradients, m, v, strict=True):
                 first.lerp_(g, 1 - problem.beta_1)
                 second.lerp_(g * g, 1 - problem.beta_2)
-                w.sub_(alpha * first / (second.sqrt() + problem.epsilon))
+                w.sub_(alpha * first / (second.sqrt() + epsilon))
             return value
 
         self.eager, self.compiled = step, torch.compile(step, fullgraph=True, dynamic=False)
@@ -156,15 +154,16 @@ class PyTorchTuned(Backend):
         with torch.no_grad():
             for batch in torch.tensor(order).split(size):
                 step = self.compiled if len(batch) == size else self.eager
-                total += len(batch) * step(*state, batch, self._alpha())
+                total += len(batch) * step(*state, batch, self._scalars())
         return float(total) / len(order)
 
-    def _alpha(self) -> Any:
-        """As a tensor: a number would be compiled in."""
+    def _scalars(self) -> Any:
+        """The next step's, as a tensor: numbers would be compiled in."""
         import torch
 
         self.step += 1
-        return torch.tensor(self.problem.alpha(self.step), dtype=self.images.dtype)
+        scalars = self.problem.alpha(self.step), self.problem.epsilon_at(self.step, "uncorrected")
+        return torch.tensor(scalars, dtype=self.images.dtype)
 
     def predict(self, images: NDArray[np.float32]) -> FloatArray:
         """In the Problem's dtype."""

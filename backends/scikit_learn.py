@@ -33,7 +33,8 @@ class ScikitLearn(Backend):
     """`MLPClassifier` by `partial_fit`, with `alpha=0` (it regularises by default, the Problem does not), unshuffled.
 
     It knows softmax as an output only: the derivative is registered, `activation="softmax"` allowed, and the initial
-    weights given in place of its own. Its Adam is the Problem's.
+    weights given in place of its own. Its Adam is the Problem's. With `alpha` its loss has the penalty in it, 3e-3 of
+    2.3 nats at first: it is taken again without, in 5 microseconds a step.
     """
 
     name: ClassVar[str] = "scikit-learn"
@@ -158,6 +159,7 @@ def softmax_classifier(weights: Weights) -> Any:
     if (
         "softmax" not in getattr(_base, "ACTIVATIONS", {})
         or not hasattr(_base, "DERIVATIVES")
+        or not hasattr(MLPClassifier, "_backprop")
         or not hasattr(MLPClassifier, "_init_coef")
         or not {"activation", "max_iter"} <= getattr(MLPClassifier, "_parameter_constraints", {}).keys()
     ):
@@ -182,5 +184,13 @@ def softmax_classifier(weights: Weights) -> Any:
                     f"scikit-learn asks for a {dtype} kernel of {fan_in} x {fan_out}, not {kernel.shape}"
                 )
             return kernel.copy(), bias.copy()
+
+        def _backprop(self, x: Any, y: Any, *rest: Any) -> Any:
+            found = super()._backprop(x, y, *rest)
+            if not self.alpha:
+                return found
+            *_, activations, _deltas, _coef_grads, _intercept_grads = rest
+            probabilities = np.maximum(activations[-1][y == 1], np.finfo(x.dtype).eps)
+            return -np.log(probabilities).sum() / len(y), *found[1:]
 
     return SoftmaxClassifier

@@ -27,7 +27,7 @@ def run(
         out: the results folder, new or empty.
         dataset: `auto`, `mnist`, `digits`, or a folder of IDX files.
         data: the folder that holds MNIST; none to look in the usual places.
-        **options: as `plan.make_plan` takes them: preset, seeds, epochs, train_images, slice_steps, threads, ...
+        **options: as `plan.make_plan` takes them: preset, profile, seeds, epochs, train_images, threads, ...
 
     Raises:
         LockstepError: the data cannot be had, or what was asked for cannot be done.

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from pandas import Series
 
 from lockstep_bench.harness.equivalence import allowed_disagreements
-from lockstep_bench.harness.tables import Results, of_threads, title
+from lockstep_bench.harness.tables import NOT_IDENTICAL, Results, of_threads, title
 
 STYLE: Final[Any] = {
     "axes.axisbelow": True,
@@ -253,6 +253,8 @@ def _figure(results: Results, what: str, height: float, note: str = "") -> Figur
     threads = f"{plan.threads[0]} thread{'s' if plan.threads[0] > 1 else ''}"
     detail = f"{plan.dataset.train_images:,} training images, batch size {plan.problem.batch_size}, {threads}, {of}"
     dataset, machine = title(results)
+    if plan.profile == "native":
+        what, note = f"{what}, native defaults", NOT_IDENTICAL
     heading = [f"{what}: {dataset} on {machine}"]
     if len(heading[0]) > 84:
         heading = [f"{what}: {dataset}", *wrap(f"on {machine}", 84)]

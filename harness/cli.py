@@ -38,6 +38,13 @@ class Preset(StrEnum):
     FULL = "full"
 
 
+class Profile(StrEnum):
+    """The profiles of `lockstep run`."""
+
+    IDENTICAL = "identical"
+    NATIVE = "native"
+
+
 class Dtype(StrEnum):
     """The arithmetic of `lockstep verify`."""
 
@@ -162,6 +169,9 @@ def run(
     replicates: Annotated[int, typer.Option(help="How often to run all of it, in new processes.")] = 1,
     aa: Annotated[bool, typer.Option("--aa", help="Run the reference twice: their ratio is noise alone.")] = False,
     device: Annotated[str, typer.Option(help="Where to train: cpu, or what a backend offers beside it.")] = "cpu",
+    profile: Annotated[
+        Profile, typer.Option(help="One network, checked; or each with its framework's own defaults, not checked.")
+    ] = Profile.IDENTICAL,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
     target: Annotated[float, typer.Option(help="The test error, in percent, to time the way to.")] = 7.21,
@@ -192,6 +202,7 @@ def run(
         replicates=replicates,
         aa=aa,
         device=device,
+        profile=profile.value,
         target=target,
         turn_timeout=turn_timeout,
         command=shlex.join(["lockstep", *sys.argv[1:]]),

@@ -140,8 +140,8 @@ class BlockConductor:
             return
         worker = self.workers[backend.name] = processes.enter_context(self._process(backend.spec, backend.name))
         self.emit(StartEvent(backend=backend.name, **worker.start()))
-        reply = worker.build(plan.problem, self.block.seed, self.dataset, plan.dataset.train_images)
-        self._agree("initial weights", reply["weights_sha256"])
+        reply = worker.build(plan.problem, self.block.seed, self.dataset, plan.dataset.train_images, plan.profile)
+        self._agree(f"{reply['initializer']} initial weights", reply["weights_sha256"])
         self.emit(BuildEvent(backend=backend.name, **reply))
 
     def _process(self, spec: str, name: str) -> WorkerProcess:
@@ -226,11 +226,16 @@ class BlockConductor:
             self.emit(FloorEvent(round=round_.number, at_seconds=at, **reply))
 
     def _evaluate(self, name: str, epoch: int) -> None:
-        """Evaluate, and apply the gate: a backend that fails it goes on, marked from then on."""
+        """Evaluate, and in the identical profile apply the gate."""
         reply = self.workers[name].ask("evaluate", epoch=epoch)
         self._agree(f"images of epoch {epoch}", reply["order_sha256"])
         digits = np.array(list(reply.pop("digits")), dtype=np.uint8)
         self.digits.setdefault(name, []).append(digits)
+        differ = self._gate(name, epoch, digits) if self.plan.profile == "identical" else None
+        self.emit(EvaluationEvent(backend=name, epoch=epoch, disagreements=differ, **reply))
+
+    def _gate(self, name: str, epoch: int, digits: NDArray[np.uint8]) -> int | None:
+        """Count what is predicted differently from the reference: a backend that fails goes on, marked from then on."""
         reference = self.digits.get(self.plan.reference.name, [])
         differ = disagreements(digits, reference[epoch - 1]) if len(reference) >= epoch else None
         allowed = allowed_disagreements(len(digits))
@@ -241,7 +246,7 @@ class BlockConductor:
                 f"after epoch {epoch} it predicted {differ} of {len(digits):,} test images differently from "
                 f"{self.plan.reference.name}; {allowed} are allowed"
             )
-        self.emit(EvaluationEvent(backend=name, epoch=epoch, disagreements=differ, **reply))
+        return differ
 
     def _finish(self) -> None:
         """Take the reference's final state, measure what would disturb a run, and let every worker go."""

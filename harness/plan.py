@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from lockstep_bench.backends import REFERENCE, BackendNotFoundError, load, registered, why_not
 from lockstep_bench.backends.base import Dtype
 from lockstep_bench.harness import environment
 from lockstep_bench.harness.data import Dataset
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.problem import Problem
+from lockstep_bench.harness.problem import Problem, Profile
 from lockstep_bench.harness.records import Block, Plan, PlannedBackend, PlannedDataset
 
 
@@ -54,6 +54,7 @@ def make_plan(
     replicates: int = 1,
     aa: bool = False,
     device: str = "cpu",
+    profile: Profile = "identical",
     target: float = NOTEBOOK_ERROR_PERCENT,
     turn_timeout: float = 300.0,
     command: str = "",
@@ -61,13 +62,16 @@ def make_plan(
     """Resolve what was asked for; no backends means all there are, those not installed planned as skipped.
 
     Several thread counts are run one after another, and compared within themselves; `replicates` is how often all of
-    it is done, in new processes; `aa` adds the reference a second time.
+    it is done, in new processes; `aa` adds the reference a second time. In the `native` profile every backend has its
+    own defaults, and none is checked.
 
     Raises:
         UsageError: a value is out of range, or a backend named is not there or not installed.
     """
     if preset not in PRESETS:
         raise UsageError(f"there is no preset {preset}: take one of {', '.join(PRESETS)}")
+    if profile not in get_args(Profile):
+        raise UsageError(f"there is no profile {profile}: take one of {', '.join(get_args(Profile))}")
     defaults = PRESETS[preset]
     available = len(dataset.train.labels)
     if train_images is None:
@@ -106,6 +110,7 @@ def make_plan(
         commit_clean=clean,
         command=command,
         preset=preset,
+        profile=profile,
         problem=_problem(defaults.epochs if epochs is None else epochs, batch_size),
         dataset=PlannedDataset(
             name=dataset.name,

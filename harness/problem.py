@@ -3,11 +3,11 @@
 All of it is a pure function of a few integers, so that every process makes the same arrays by itself.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from hashlib import sha256
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ IntArray = NDArray[np.int64]
 Dtype = Literal["float32", "float64"]
 EpsilonPlacement = Literal["uncorrected", "corrected"]
 Initializer = Literal["glorot-uniform", "glorot-uniform-biases", "fan-in-uniform"]
+Profile = Literal["identical", "native"]
 
 
 class Stream(IntEnum):
@@ -73,8 +74,10 @@ class Problem:
                 raise ValueError(f"{field.name.replace('_', ' ')} must be at least 1, not {value}")
             if field.type is float and not (0 < value < 1 or (field.name == "l2" and value == 0)):
                 raise ValueError(f"{field.name.replace('_', ' ')} must be between 0 and 1, not {value}")
-        if self.dtype not in get_args(Dtype):
-            raise ValueError(f"dtype must be one of {', '.join(get_args(Dtype))}, not {self.dtype}")
+        for name, choices in (("dtype", get_args(Dtype)), ("epsilon_placement", get_args(EpsilonPlacement))):
+            if getattr(self, name) not in choices:
+                one_of = ", ".join(choices)
+                raise ValueError(f"{name.replace('_', ' ')} must be one of {one_of}, not {getattr(self, name)}")
 
     def alpha(self, step: int) -> float:
         """The learning rate with both bias corrections, at step 1, 2, ...; see the class."""
@@ -96,6 +99,8 @@ class Problem:
 class Defaults(NamedTuple):
     """What a framework does if nobody tells it otherwise; these are the Problem's own, and Keras's.
 
+    In the native profile a backend trains with its own, in the identical profile all train with the Problem's.
+
     Attributes:
         initializer: how a layer's kernel and bias start, for a kernel of `in` rows and `out` columns: "glorot-uniform",
             kernel +/- sqrt(6 / (in + out)) and zero bias; "glorot-uniform-biases", the bias drawn like the kernel;
@@ -109,6 +114,15 @@ class Defaults(NamedTuple):
     epsilon: float = 1e-7
     epsilon_placement: EpsilonPlacement = "uncorrected"
     l2: float = 0.0
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Defaults":
+        """What the identical profile trains with."""
+        return cls("glorot-uniform", problem.epsilon, problem.epsilon_placement, problem.l2)
+
+    def applied_to(self, problem: Problem) -> Problem:
+        """The Problem with these in place of its own."""
+        return replace(problem, epsilon=self.epsilon, epsilon_placement=self.epsilon_placement, l2=self.l2)
 
 
 class Split(NamedTuple):
@@ -135,24 +149,45 @@ class Weights(NamedTuple):
         return np.concatenate([np.ravel(array) for array in self]).astype(np.float64)
 
 
-def initial_weights(problem: Problem, seed: int) -> Weights:
-    """The weights that every backend starts from, in the Problem's dtype.
+class Uniform(NamedTuple):
+    """A kernel drawn from +/- `limit(in, out)`; the bias after it from the same, or zero."""
 
-    Kernels are Glorot-uniform, +/- sqrt(6 / (in + out)) (Glorot and Bengio, 2010, equation 16); biases are zero. They
-    are drawn in float64 and then rounded, so the float64 oracle starts from the float32 values too.
+    limit: Callable[[int, int], float]
+    draws_bias: bool
+
+
+def glorot_limit(rows: int, columns: int) -> float:
+    """Glorot and Bengio (2010), equation 16."""
+    return float(np.sqrt(6 / (rows + columns)))
+
+
+INITIALIZERS: Final[Mapping[Initializer, Uniform]] = {
+    "glorot-uniform": Uniform(glorot_limit, draws_bias=False),
+    "glorot-uniform-biases": Uniform(glorot_limit, draws_bias=True),
+    "fan-in-uniform": Uniform(lambda rows, _: rows**-0.5, draws_bias=True),
+}
+
+
+def initial_weights(problem: Problem, seed: int, initializer: Initializer = "glorot-uniform") -> Weights:
+    """The weights that a backend starts from, in the Problem's dtype: without `initializer` those of all backends.
+
+    They are drawn in float64 and then rounded, so the float64 oracle starts from the float32 values too.
+
+    Raises:
+        ValueError: there is no such initializer; the message says which there are.
     """
+    if initializer not in INITIALIZERS:
+        raise ValueError(f"there is no initializer {initializer}: take one of {', '.join(INITIALIZERS)}")
+    uniform = INITIALIZERS[initializer]
     random = random_stream(seed, Stream.WEIGHTS)
 
-    def kernel(rows: int, columns: int) -> FloatArray:
-        limit = np.sqrt(6 / (rows + columns))
-        return random.uniform(-limit, limit, (rows, columns)).astype(np.float32).astype(problem.dtype)
+    def layer(rows: int, columns: int) -> tuple[FloatArray, FloatArray]:
+        limit = uniform.limit(rows, columns)
+        kernel = random.uniform(-limit, limit, (rows, columns))
+        bias = random.uniform(-limit, limit, columns) if uniform.draws_bias else np.zeros(columns)
+        return kernel.astype(np.float32).astype(problem.dtype), bias.astype(np.float32).astype(problem.dtype)
 
-    return Weights(
-        kernel(problem.inputs, problem.hidden),
-        np.zeros(problem.hidden, problem.dtype),
-        kernel(problem.hidden, problem.classes),
-        np.zeros(problem.classes, problem.dtype),
-    )
+    return Weights(*layer(problem.inputs, problem.hidden), *layer(problem.hidden, problem.classes))
 
 
 def epoch_order(seed: int, epoch: int, images: int) -> IntArray:

@@ -142,4 +142,5 @@ def describe(block: Block, plan: Plan) -> str:
     """What sets a block apart from the plan's others."""
     threads = f", threads {block.threads}" if len(plan.threads) > 1 else ""
     replicate = f", replicate {block.replicate}" if max(other.replicate for other in plan.blocks) > 1 else ""
-    return f"seed {block.seed}{threads}{replicate}"
+    profile = ", native profile" if plan.profile == "native" else ""
+    return f"seed {block.seed}{threads}{replicate}{profile}"

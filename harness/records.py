@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from lockstep_bench.backends.base import Style
 from lockstep_bench.harness.errors import LockstepError
-from lockstep_bench.harness.problem import Problem
+from lockstep_bench.harness.problem import EpsilonPlacement, Initializer, Problem, Profile
 
 Status = Literal["ok", "not-identical", "diverged", "error", "timeout", "killed", "interrupted", "skipped"]
 
@@ -67,7 +67,7 @@ class Plan(Record):
     commit_clean: bool | None
     command: str
     preset: str | None
-    profile: Literal["identical"] = "identical"
+    profile: Profile = "identical"
     problem: Problem
     dataset: PlannedDataset
     backends: list[PlannedBackend]
@@ -117,6 +117,9 @@ class StartEvent(Record):
 class BuildEvent(Record):
     """A backend stands at step 0; the hash says which initial weights it was given.
 
+    `initializer`, `epsilon`, `epsilon_placement` and `l2` are what it trains with, as in `problem.Defaults`. Records
+    from before there was a native profile lack them: all trained with these.
+
     `pools` are its thread pools as threadpoolctl reports them, `variables` the environment's that bear on speed.
     """
 
@@ -127,6 +130,10 @@ class BuildEvent(Record):
     memory_bytes: int
     pools: list[dict[str, Any]]
     variables: dict[str, str]
+    initializer: Initializer = "glorot-uniform"
+    epsilon: float = 1e-7
+    epsilon_placement: EpsilonPlacement = "uncorrected"
+    l2: float = 0.0
 
 
 class TurnEvent(Record):
@@ -171,7 +178,7 @@ class EvaluationEvent(Record):
     call that is much slower waited for work that was put off. `threads_used` counts the threads of the process that
     have been busy since `build`, `affinity` the CPUs that it may use; `peak_bytes` is the most it ever held resident.
     `disagreements` counts the test images predicted differently from the reference; none where there was no reference
-    left.
+    left, and in the native profile, where nobody is meant to agree.
     """
 
     event: Literal["evaluation"] = "evaluation"

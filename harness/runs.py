@@ -8,6 +8,7 @@ import numpy as np
 
 from lockstep_bench.harness import records
 from lockstep_bench.harness.floor import Rates, floor_seconds
+from lockstep_bench.harness.problem import Defaults
 from lockstep_bench.harness.records import EvaluationEvent, Event, Plan, PlannedBackend, TurnEvent
 from lockstep_bench.harness.statistics import outliers
 
@@ -134,6 +135,7 @@ def run_row(run: Run) -> Row:
         row["memory_import_bytes"] = start.memory_bytes
     for build in run.every(records.BuildEvent):
         row |= {"build_seconds": build.build_seconds, "memory_build_bytes": build.memory_bytes}
+        row |= build.model_dump(include=set(Defaults._fields))
     row |= _training(run)
     for extra in run.every(records.ExtraEvent):
         row |= _extra(extra, row.get("median_slice_seconds"))

@@ -11,7 +11,7 @@ from lockstep_bench.harness.comparisons import RULES
 from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
-from lockstep_bench.harness.tables import Results, each, of_threads, title
+from lockstep_bench.harness.tables import NOT_IDENTICAL, Results, each, of_threads, title
 
 BEGIN: Final = "<!-- lockstep report: begin -->"
 END: Final = "<!-- lockstep report: end -->"
@@ -20,6 +20,12 @@ FEW_ROUNDS: Final = 20
 """Below this the intervals from the samples' order are shown beside the bootstrap's."""
 NOTABLE_CALL_PERCENT: Final = 1.0
 """Of a slice: a call that costs more is mentioned."""
+SHOWN_EPOCHS: Final = (1, 3, 10)
+"""Of the native profile the test error after these is shown, and after the last."""
+NATIVE: Final = (
+    f"**{NOT_IDENTICAL}** Seeds, order, batch size and learning rate are the same for all. The errors say what the "
+    "defaults alone do, not which framework learns better."
+)
 METHOD: Final = (
     "A ratio is the median over rounds, in which all train the same slice seconds apart, and its 95 % interval a "
     "bootstrap over blocks of neighbouring rounds. Where that contains 1, no difference is shown. Rank is 1 and the "
@@ -57,8 +63,9 @@ def page(results: Results) -> str:
         f"seed {', '.join(map(str, dict.fromkeys(seeds)))}: {reason or 'no reason was recorded'}"
         for (backend, status, done, reason), seeds in failed
     )
+    native = ", native defaults, networks not identical" if plan.profile == "native" else ""
     parts = [
-        f"# lockstep: {' on '.join(title(results))}",
+        f"# lockstep{native}: {' on '.join(title(results))}",
         "" if plan.dataset.name == "mnist" else other,
         "\n".join(failures),
         METHOD + "\n\n" + "\n".join(f"- {rule.meaning}," for rule in RULES).rstrip(",") + ".",
@@ -77,13 +84,17 @@ def answer(results: Results) -> str:
     for threads in results.plan.threads:
         own = of_threads(results, threads)
         parts += [f"## {threads} thread{'s' if threads > 1 else ''}"] if several else []
-        parts += [" ".join(_sentences(own)), "\n".join(f"| {' | '.join(cells)} |" for cells in _cells(own))]
+        table = _native_cells(own) if results.plan.profile == "native" else _cells(own)
+        parts += [" ".join(_sentences(own)), "\n".join(f"| {' | '.join(cells)} |" for cells in table)]
     return "\n\n".join(parts)
 
 
 def _sentences(results: Results) -> Iterator[str]:
     """What the tables say."""
     plan, images = results.plan, results.plan.dataset.test_images
+    native = plan.profile == "native"
+    if native:
+        yield NATIVE
     twin = plan.twin.name if plan.twin else None
     summary = results.summary[results.summary["backend"] != twin]
     ok = summary[summary["status"] == "ok"]
@@ -99,14 +110,16 @@ def _sentences(results: Results) -> Iterator[str]:
         who = f"All {total} backends" if len(ok) == total else f"{len(ok)} of {total} backends came through: they"
         differ = f"at most {ok['disagreements'].max()} of {images:,} test images predicted differently"
         same = f"stayed the same network ({differ}, {allowed_disagreements(images)} allowed)"
-        if pd.isna(ok["disagreements"].max()):
+        if native:
+            yield f"{who} {ended}."
+        elif pd.isna(ok["disagreements"].max()):
             yield f"{who} {ended}; there is no reference to compare them with."
         else:
             yield f"{who} {same} and {ended}."
         yield _fastest(ok)
     for _, row in results.summary[results.summary["backend"] == twin].iterrows():
         yield from _noise(row)
-    if plan.dataset.name == "mnist":
+    if plan.dataset.name == "mnist" and not native:
         yield _notebook(ok.iloc[0])
 
 
@@ -183,6 +196,32 @@ def _cells(results: Results) -> Iterator[list[str]]:
             else:
                 cells.append("" if pd.isna(row[column]) else format(row[column], form))
         yield cells
+
+
+def _native_cells(results: Results) -> Iterator[list[str]]:
+    """What each backend trained with, what came of it after some of the epochs, and how long its steps took."""
+    last = results.plan.problem.epochs
+    epochs = [*(epoch for epoch in SHOWN_EPOCHS if epoch < last), last]
+    ok = results.epochs[results.epochs["status"] == "ok"]
+    errors = ok.groupby(["backend", "epoch"])["test_error_percent"].mean()
+    built = results.runs[results.runs["initializer"].notna()].groupby("backend").first()
+    texts = ["backend", "style", "status", "initial weights", "epsilon", "added to"]
+    numbers = ["L2", *(f"test error after epoch {epoch} (%)" for epoch in epochs), "time per step (µs)"]
+    yield [*texts, *numbers, f"ratio to {results.plan.reference.name}"]
+    yield [*("---" for _ in texts), *("---:" for _ in numbers), "---:"]
+    for _, row in results.summary.iterrows():
+        name, step = row["backend"], row["microseconds_per_step"]
+        trained_with = ["", "", "", ""]
+        if name in built.index:
+            own = built.loc[name]
+            place = "√(v / (1 - β₂ᵗ))" if own["epsilon_placement"] == "corrected" else "√v"
+            trained_with = [own["initializer"], f"{own['epsilon']:g}", place, f"{own['l2']:g}"]
+        yield [
+            *(name, row["style"], row["status"] + (", unstable" if row["unstable"] else "")),
+            *trained_with,
+            *(f"{errors[name, epoch]:.2f}" if (name, epoch) in errors.index else "" for epoch in epochs),
+            *("" if pd.isna(step) else f"{step:,.0f}", _ratio(row, "ratio_to_reference")),
+        ]
 
 
 def _remarks(results: Results) -> Iterator[str]:

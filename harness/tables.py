@@ -11,12 +11,14 @@ from pandas import DataFrame, Series
 
 from lockstep_bench.harness import records
 from lockstep_bench.harness.comparisons import CONDITIONS, ratio_rows, summary_rows
+from lockstep_bench.harness.problem import Defaults
 from lockstep_bench.harness.records import Plan
 from lockstep_bench.harness.runs import epoch_rows, run_row, runs_of, turn_rows
 
 COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "runs": (
         *("backend", "style", "seed", "status", *CONDITIONS, "block", "replicate", "reason", "epochs_done", "versions"),
+        *Defaults._fields,
         *("test_error_percent", "test_loss", "disagreements", "microseconds_per_step", "images_per_second"),
         *("floor_multiple", "start_seconds", "import_seconds", "build_seconds", "first_slice_seconds"),
         *("median_slice_seconds", "startup_seconds", "train_seconds", "evaluation_seconds", "own_seconds"),
@@ -73,6 +75,7 @@ DECIMALS: Final = {
     **dict.fromkeys(("foreign_load", "load_average", "spread_percent", "put_off_percent", "call_percent"), 2),
     **dict.fromkeys(("microseconds_per_step", "floor_microseconds_per_step", "images_per_second"), 1),
     **dict.fromkeys(("epochs_to_target", "predict_images_per_second"), 1),
+    **dict.fromkeys(("epsilon", "l2"), 12),
 }
 """Decimals that a column is rounded to in CSV files: every column of measured numbers has an entry."""
 WHOLE: Final = (
@@ -81,6 +84,12 @@ WHOLE: Final = (
     *("memory_import_bytes", "memory_build_bytes", "memory_peak_bytes", "involuntary_switches"),
 )
 """Columns of whole numbers, some of them missing; a column in neither set holds text."""
+
+
+NOT_IDENTICAL: Final = (
+    "The networks are not identical: each backend has its framework's own initial weights, epsilon and L2 penalty."
+)
+"""What every page and picture of the native profile has to say."""
 
 
 class Results(NamedTuple):

@@ -26,7 +26,7 @@ from lockstep_bench.harness import conditions
 from lockstep_bench.harness.data import open_dataset
 from lockstep_bench.harness.floor import Floor
 from lockstep_bench.harness.metrics import DivergedError, score
-from lockstep_bench.harness.problem import IntArray, Problem, digest, epoch_order, initial_weights
+from lockstep_bench.harness.problem import Defaults, IntArray, Problem, Profile, digest, epoch_order, initial_weights
 
 PREDICT_IMAGES = 10_000
 """Images given to `predict` at a time: bounds the memory of an evaluation."""
@@ -64,14 +64,26 @@ class Worker:
         return dict(check_contract(self.backend, Problem(**problem), data.train, data.test, device, threads))
 
     def build(
-        self, problem: dict[str, Any], seed: int, dataset: str, train_images: int, device: str, threads: int
+        self,
+        problem: dict[str, Any],
+        seed: int,
+        dataset: str,
+        train_images: int,
+        device: str,
+        threads: int,
+        profile: Profile,
     ) -> Reply:
-        """Map the data, make the initial weights, and have the backend stand at step 0."""
+        """Map the data, make the initial weights, and have the backend stand at step 0.
+
+        In the native profile weights and Problem are made of the backend's own defaults.
+        """
         data = open_dataset(Path(dataset))
         self.train_split, self.test_split = data.train.first(train_images), data.test
         self.order: Callable[[int], IntArray] = lru_cache(1)(lambda epoch: epoch_order(seed, epoch, train_images))
-        self.problem = Problem(**problem)
-        weights = initial_weights(self.problem, seed)
+        planned = Problem(**problem)
+        defaults = self.backend.native_defaults() if profile == "native" else Defaults.of(planned)
+        self.problem = defaults.applied_to(planned)
+        weights = initial_weights(self.problem, seed, defaults.initializer)
         begin = perf_counter()
         self.backend.build(self.problem, weights, self.train_split, device, threads)
         self.backend.synchronize()
@@ -80,6 +92,7 @@ class Worker:
         return {
             "build_seconds": seconds,
             "weights_sha256": digest(weights),
+            **Defaults.of(self.problem)._replace(initializer=defaults.initializer)._asdict(),
             "memory_bytes": conditions.memory_bytes(),
             "pools": conditions.thread_pools(),
             "variables": conditions.speed_variables(),

@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any, Self
 
 from lockstep_bench.backends import load
-from lockstep_bench.harness.problem import Dtype, Problem
+from lockstep_bench.harness.problem import Dtype, Problem, Profile
 from lockstep_bench.harness.records import Status
 
 THREAD_VARIABLES = (
@@ -110,7 +110,9 @@ class WorkerProcess:
             "contract", problem=asdict(problem), dataset=str(dataset), device=self.device, threads=self.threads
         )
 
-    def build(self, problem: Problem, seed: int, dataset: Path, train_images: int) -> dict[str, Any]:
+    def build(
+        self, problem: Problem, seed: int, dataset: Path, train_images: int, profile: Profile = "identical"
+    ) -> dict[str, Any]:
         """Have it stand at step 0, for training on the first images of a cached dataset."""
         return self.ask(
             "build",
@@ -120,6 +122,7 @@ class WorkerProcess:
             train_images=train_images,
             device=self.device,
             threads=self.threads,
+            profile=profile,
         )
 
     def floor(self, problem: Problem) -> dict[str, Any]:

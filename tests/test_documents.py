@@ -1,10 +1,12 @@
-"""README and results/README.md say what the code and the committed results say."""
+"""README, results/README.md and docs say what the code and the committed results say."""
 
 from pathlib import Path
 
+import pandas as pd
+
 from lockstep_bench.harness.contract import CHECKS
 from lockstep_bench.harness.summary import answer, write_into
-from lockstep_bench.harness.tables import COLUMNS, load
+from lockstep_bench.harness.tables import COLUMNS, Results, load
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,3 +33,25 @@ def test_guide_and_readme_count_the_checks() -> None:
     """As many as the contract has."""
     for name in ("README.md", "docs/adding-a-backend.md"):
         assert f"{len(CHECKS)} checks of" in (ROOT / name).read_text(), name
+
+
+def test_native_defaults_are_quoted_as_measured() -> None:
+    """The table of docs/native-defaults.md has the numbers of the two results folders that it names."""
+    text = (ROOT / "docs" / "native-defaults.md").read_text()
+    native, identical = (load(ROOT / "results" / name) for name in ("native", "native-identical"))
+    assert (native.plan.profile, identical.plan.profile) == ("native", "identical")
+    assert identical.runs["disagreements"].max() == 0
+    for backend in (planned.name for planned in native.plan.backends):
+        errors = native.epochs[native.epochs["backend"] == backend]["test_error_percent"]
+        aligned = identical.runs.set_index("backend")["test_error_percent"][backend]
+        ratios = " | ".join(_ratio(results, backend) for results in (native, identical))
+        assert f"| {backend} | {', '.join(errors.map('{:.2f}'.format))} | {aligned:.2f} | {ratios} |" in text
+        for results in (native, identical):
+            assert results.plan.command in text
+
+
+def _ratio(results: Results, backend: str) -> str:
+    """Time per step over the reference's, with its interval."""
+    row = results.summary.set_index("backend").loc[backend]
+    low, high = row["ratio_to_reference_low"], row["ratio_to_reference_high"]
+    return f"{row['ratio_to_reference']:.2f}" + ("" if pd.isna(low) else f" ({low:.2f} to {high:.2f})")

@@ -19,6 +19,7 @@ CONSTRAINTS = MLPClassifier._parameter_constraints
 MOVED: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "the derivatives": lambda patch: patch.delattr(_base, "DERIVATIVES"),
     "the initial weights": lambda patch: patch.delattr(BaseMultilayerPerceptron, "_init_coef"),
+    "the loss and gradient": lambda patch: patch.delattr(BaseMultilayerPerceptron, "_backprop"),
     "the softmax": lambda patch: patch.delitem(_base.ACTIVATIONS, "softmax"),
     "the activations": lambda patch: patch.delattr(_base, "ACTIVATIONS"),
     "the check of the activation": lambda patch: patch.setattr(
@@ -77,3 +78,15 @@ def test_derivative_is_the_jacobian_s_product() -> None:
     expected = [(np.diag(row) - np.outer(row, row)) @ column for row, column in zip(z, delta, strict=True)]
     softmax_derivative(z, delta)
     np.testing.assert_allclose(delta, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_native_defaults_are_the_classifier_s_own() -> None:
+    """What `MLPClassifier` says when nobody tells it otherwise, and the range that it draws kernel and bias from."""
+    plain, defaults = MLPClassifier(), ScikitLearn.native_defaults()
+    assert (plain.epsilon, plain.alpha) == (defaults.epsilon, defaults.l2)
+    plain._random_state = np.random.RandomState(0)
+    drawn = plain._init_coef(300, 200, np.float64)
+    ours = initial_weights(Problem(inputs=300, hidden=200), 0, defaults.initializer)
+    for array, other in zip(drawn, ours[:2], strict=True):
+        assert np.abs(array).max() == pytest.approx(np.abs(other).max(), rel=0.02)
+        assert array.std() == pytest.approx(other.std(), rel=0.1)

@@ -194,6 +194,16 @@ def test_curves_that_do_not_coincide_are_not_said_to(tmp_path: Path) -> None:
     assert "more than 0.12 percentage points apart" in text
 
 
+def test_networks_that_are_not_identical_are_said_not_to_be(tmp_path: Path) -> None:
+    """In the native profile every chart says so, and none that curves coincide, even where they do."""
+    results = make_results(tmp_path)
+    write_charts(tmp_path, results._replace(plan=results.plan.model_copy(update={"profile": "native"})))
+    for name in CHARTS:
+        assert ", native defaults: MNIST" in words(tmp_path, name)
+        assert "The networks are not identical" in words(tmp_path, name)
+    assert "coincide" not in words(tmp_path, "error_by_epoch")
+
+
 @pytest.mark.parametrize(("status", "done"), [("error", 0), ("not-identical", 3)])
 def test_a_failed_backend_is_named_with_its_status(tmp_path: Path, status: Status, done: int) -> None:
     """In every chart, with the reason; and it has no bar, so no value."""

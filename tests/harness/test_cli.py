@@ -1,5 +1,6 @@
 """The command line as a user meets it: real processes, exit codes, files, and not one traceback."""
 
+import json
 import os
 import re
 import signal
@@ -99,6 +100,20 @@ def test_run_twice_against_itself_on_several_numbers_of_threads(tmp_path: Path, 
     page = (tmp_path / "out" / "summary.md").read_text()
     assert page.index("## 1 thread\n") < page.index("## 2 threads\n")
     assert page.count("The reference against itself (numpy-aa) came to") == 2
+
+
+def test_run_in_the_native_profile_says_that_networks_are_not_identical(tmp_path: Path, cache: Path) -> None:
+    """By the command: planned so, done, and said first; networks that differ are no failure."""
+    process = lockstep(
+        *SMALL_RUN,
+        *["numpy", "scikit-learn", "--profile", "native", "--out", "out"],
+        cwd=tmp_path,
+        LOCKSTEP_CACHE=str(cache),
+    )
+    assert process.returncode == 0, process.stderr
+    assert "seed 0, native profile on" in process.stdout
+    assert json.loads((tmp_path / "out" / "plan.json").read_text())["profile"] == "native"
+    assert "networks not identical" in (tmp_path / "out" / "summary.md").read_text().splitlines()[0]
 
 
 def test_run_into_a_folder_with_results_is_refused(results: Path, tmp_path: Path) -> None:

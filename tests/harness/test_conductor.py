@@ -10,12 +10,14 @@ import pytest
 
 from lockstep_bench.backends import registered
 from lockstep_bench.harness import load
+from lockstep_bench.harness import run as lockstep_run
 from lockstep_bench.harness.conductor import conduct
 from lockstep_bench.harness.data import Dataset
 from lockstep_bench.harness.environment import available_cpus
 from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import make_plan
+from lockstep_bench.harness.problem import Defaults
 from lockstep_bench.harness.records import (
     BuildEvent,
     EndEvent,
@@ -28,7 +30,7 @@ from lockstep_bench.harness.records import (
     read_events,
     read_plan,
 )
-from lockstep_bench.harness.worker_process import THREAD_VARIABLES
+from lockstep_bench.harness.worker_process import THREAD_VARIABLES, WorkerProcess
 
 BROKEN = Path(__file__).parent.parent / "broken"
 SMALL: dict[str, Any] = {"epochs": 2, "train_images": 300, "slice_steps": 8, "turn_timeout": 60.0}
@@ -66,9 +68,13 @@ def method(signature: str, *lines: str) -> str:
 
 def run(dataset: Dataset, out: Path, *backends: str, **options: Any) -> list[Event]:
     """Conduct a small run and read its events back."""
-    plan = make_plan(dataset, backends, **{**SMALL, **options})
-    conduct(plan, dataset.folder, out)
-    return [event for block in plan.blocks for event in read_events(out, block)]
+    conduct(make_plan(dataset, backends, **{**SMALL, **options}), dataset.folder, out)
+    return events_of(out)
+
+
+def events_of(out: Path) -> list[Event]:
+    """The events of all blocks of a results folder."""
+    return [event for block in read_plan(out).blocks for event in read_events(out, block)]
 
 
 def ends(events: list[Event]) -> dict[str | None, EndEvent]:
@@ -370,6 +376,73 @@ def test_results_of_others_are_never_overwritten(digits: Dataset, tmp_path: Path
     with pytest.raises(UsageError, match="holds other things already"):
         run(digits, tmp_path, "numpy")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_native_profile_trains_each_with_its_own_defaults(digits: Dataset, tmp_path: Path) -> None:
+    """Recorded and shown as it was trained; not checked, so all are ok however far apart, and the twin is the twin."""
+    out = tmp_path / "out"
+    options: Any = {"dataset": "digits", "profile": "native", "aa": True, **SMALL}
+    results = lockstep_run("numpy", "scikit-learn", "pytorch", out=out, **options)
+    assert results.plan.profile == "native"
+    assert read_plan(out) == results.plan
+    runs = results.runs.set_index("backend")
+    assert runs[list(Defaults._fields)].to_dict("index") == {
+        name: registered()[name.removesuffix("-aa")].native_defaults()._asdict() for name in runs.index
+    }
+    assert set(runs["status"]) == {"ok"}
+    assert set(runs["profile"]) == {"native"}
+    assert runs["disagreements"].isna().all()
+    hashes = {event.backend: event.weights_sha256 for event in events_of(out) if isinstance(event, BuildEvent)}
+    assert hashes["numpy-aa"] == hashes["numpy"]
+    assert len(set(hashes.values())) == 3
+    last = results.epochs[results.epochs["epoch"] == 2].set_index("backend")["test_loss"]
+    assert last["numpy-aa"] == last["numpy"]
+    assert last.nunique() == 3
+    text = (out / "summary.md").read_text() + "".join(path.read_text() for path in out.glob("charts/*.svg"))
+    assert text.splitlines()[0].startswith("# lockstep, native defaults, networks not identical: digits")
+    assert "| fan-in-uniform | 1e-08 | √(v / (1 - β₂ᵗ)) | 0 |" in text
+    assert all(
+        "The networks are not identical" in path.read_text() for path in (out / "summary.md", *out.glob("charts/*.svg"))
+    )
+    for phrase in ("same network", "disagree", "predicted differently", "coincide"):
+        assert phrase not in text
+
+
+def test_native_epsilon_reaches_the_backend(digits: Dataset, tmp_path: Path, adapter: Adapter) -> None:
+    """From the reference's weights, but with an epsilon of its own, a backend learns otherwise."""
+    lines = ("from lockstep_bench.backends.base import Defaults", "return Defaults(epsilon=1e-2)")
+    events = run(digits, tmp_path / "out", adapter("slow", method("native_defaults(self)", *lines)), profile="native")
+    builds = {event.backend: event for event in events if isinstance(event, BuildEvent)}
+    assert builds["slow"].weights_sha256 == builds["numpy"].weights_sha256
+    assert (builds["slow"].epsilon, builds["numpy"].epsilon) == (1e-2, 1e-7)
+    losses = {event.backend: event.test_loss for event in events if isinstance(event, EvaluationEvent)}
+    assert losses["slow"] > losses["numpy"] + 0.01
+
+
+def test_defaults_that_there_are_not_end_the_run_of_their_backend(
+    digits: Dataset, tmp_path: Path, adapter: Adapter
+) -> None:
+    """An initializer that nobody knows is named; the others finish."""
+    lines = ("from lockstep_bench.backends.base import Defaults", "return Defaults('ones')")
+    faulty = adapter("ones", method("native_defaults(self)", *lines))
+    events = run(digits, tmp_path / "out", faulty, profile="native")
+    assert {name: end.status for name, end in ends(events).items()} == {"numpy": "ok", "ones": "error", None: "ok"}
+    assert "there is no initializer ones: take one of glorot-uniform" in str(ends(events)["ones"].reason)
+
+
+def test_order_is_checked_in_the_native_profile_too(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that trained on another order than the first is out."""
+    ask = WorkerProcess.ask
+
+    def forged(self: WorkerProcess, do: str, **arguments: Any) -> dict[str, Any]:
+        reply = ask(self, do, **arguments)
+        return reply | {"order_sha256": "other"} if (do, self.spec) == ("evaluate", "scikit-learn") else reply
+
+    monkeypatch.setattr(WorkerProcess, "ask", forged)
+    end = ends(run(digits, tmp_path / "out", "scikit-learn", profile="native"))["scikit-learn"]
+    assert (end.status, end.reason) == ("error", "its images of epoch 1 are not those of the others")
 
 
 def test_every_seed_is_a_block_with_an_order_of_its_own(digits: Dataset, tmp_path: Path) -> None:

@@ -106,6 +106,16 @@ def test_plan_says_all_that_was_resolved(digits: Dataset, tmp_path: Path) -> Non
     assert read_plan(tmp_path) == plan
 
 
+def test_the_native_profile_is_planned_with_the_same_problem(digits: Dataset, tmp_path: Path) -> None:
+    """The Problem is what all have in common; the profile is written down, and one that there is not is refused."""
+    plan = make_plan(digits, ["numpy"], profile="native")
+    assert (plan.profile, plan.problem) == ("native", make_plan(digits, ["numpy"]).problem)
+    write_plan(tmp_path, plan)
+    assert read_plan(tmp_path) == plan
+    with pytest.raises(UsageError, match=r"^there is no profile own: take one of identical, native$"):
+        make_plan(digits, ["numpy"], profile="own")  # type: ignore[arg-type] # which is the point
+
+
 def test_threads_and_replicates_multiply_blocks(digits: Dataset) -> None:
     """Every number of threads, each once, with every replicate and seed; their files have names of their own."""
     plan = make_plan(digits, ["numpy"], threads=[1, 4, 1], replicates=2, seeds=[5, 6])

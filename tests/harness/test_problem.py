@@ -1,6 +1,6 @@
 """The Problem, its initial weights and its order are the same in every process and on every machine."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from hashlib import sha256
 from itertools import combinations
 from typing import Any, get_args
@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lockstep_bench.harness.problem import (
+    Defaults,
     EpsilonPlacement,
+    Initializer,
     Problem,
     Split,
     Stream,
@@ -82,6 +84,12 @@ def test_other_dtypes_are_refused() -> None:
         Problem(dtype="float16")  # type: ignore[arg-type] # which is the point
 
 
+def test_other_placements_are_refused() -> None:
+    """The message says which there are."""
+    with pytest.raises(ValueError, match=r"^epsilon placement must be one of uncorrected, corrected, not inside$"):
+        Problem(epsilon_placement="inside")  # type: ignore[arg-type] # which is the point
+
+
 def test_first_images_are_views_with_their_labels() -> None:
     """`first` copies nothing and keeps images and labels together."""
     split = Split(np.eye(5, dtype=np.float32), np.arange(5, dtype=np.uint8))
@@ -134,6 +142,56 @@ def test_kernels_are_glorot_uniform_and_biases_zero() -> None:
         assert kernel.std() == pytest.approx(limit / 3**0.5, rel=0.02)
     assert not weights.hidden_bias.any()
     assert not weights.output_bias.any()
+
+
+LIMITS = {
+    "glorot-uniform": ((6 / 1568) ** 0.5, (6 / 794) ** 0.5),
+    "glorot-uniform-biases": ((6 / 1568) ** 0.5, (6 / 794) ** 0.5),
+    "fan-in-uniform": (1 / 28, 1 / 28),
+}
+
+
+@pytest.mark.parametrize("initializer", get_args(Initializer))
+def test_initializers_are_uniform_within_their_limits(initializer: Initializer) -> None:
+    """Kernels, and biases unless zero, come up to their limit, with a uniform distribution's mean and variance."""
+    weights = initial_weights(Problem(), 0, initializer)
+    for arrays, limit in zip((weights[:2], weights[2:]), LIMITS[initializer], strict=True):
+        for array in arrays:
+            if initializer == "glorot-uniform" and array.ndim == 1:
+                assert not array.any()
+                continue
+            largest, enough = np.abs(array).max() / limit, array.size > 500
+            assert largest <= 1 + 1e-7
+            assert largest > (0.99 if enough else 0.5)
+            assert abs(array.mean()) < (0.1 if enough else 0.6) * limit
+            assert array.std() == pytest.approx(limit / 3**0.5, rel=0.05 if enough else 0.5)
+
+
+@pytest.mark.parametrize("initializer", get_args(Initializer))
+def test_initializers_are_pure_and_round_to_float32(initializer: Initializer) -> None:
+    """The same seed gives the same again, another seed others; in float64 they are the float32 values."""
+    problem = Problem(inputs=6, hidden=5, classes=3)
+    weights = initial_weights(problem, 1, initializer)
+    assert digest(weights) == digest(initial_weights(problem, 1, initializer))
+    assert digest(weights) != digest(initial_weights(problem, 2, initializer))
+    exact = initial_weights(replace(problem, dtype="float64"), 1, initializer)
+    for array, rounded in zip(exact, weights, strict=True):
+        np.testing.assert_array_equal(array, rounded.astype(np.float64), strict=True)
+
+
+def test_unknown_initializer_is_refused() -> None:
+    """The message says which there are."""
+    with pytest.raises(ValueError, match=r"^there is no initializer ones: take one of glorot-uniform, "):
+        initial_weights(Problem(), 0, "ones")  # type: ignore[arg-type] # which is the point
+
+
+def test_defaults_of_the_problem_change_nothing() -> None:
+    """The identical profile trains with the Problem itself; other defaults take the place of three of its fields."""
+    problem = Problem(epochs=3, hidden=5)
+    assert Defaults.of(problem) == Defaults()
+    assert Defaults.of(problem).applied_to(problem) == problem
+    native = Defaults("fan-in-uniform", epsilon=1e-8, epsilon_placement="corrected", l2=1e-4).applied_to(problem)
+    assert native == Problem(epochs=3, hidden=5, epsilon=1e-8, epsilon_placement="corrected", l2=1e-4)
 
 
 def test_seeds_give_different_weights() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lockstep_bench.harness import tables
 from lockstep_bench.harness.errors import LockstepError, UsageError
-from lockstep_bench.harness.problem import Problem
+from lockstep_bench.harness.problem import Defaults, Problem
 from lockstep_bench.harness.records import (
     Block,
     BlockFile,
@@ -32,7 +32,7 @@ from lockstep_bench.harness.records import (
     block_path,
     write_plan,
 )
-from lockstep_bench.harness.summary import write_into, write_summary
+from lockstep_bench.harness.summary import answer, write_into, write_summary
 from lockstep_bench.harness.tables import DECIMALS, Results, load, write_tables
 
 FILES = ("runs.csv", "epochs.csv", "turns.csv", "summary.csv", "ratios.csv", "summary.md")
@@ -433,6 +433,47 @@ def test_the_page_says_what_the_data_say(tmp_path: Path) -> None:
     )
     assert "commit c0ffee\n" in page
     assert "NOT MNIST" not in page
+
+
+def test_the_page_of_the_native_profile_says_what_each_trained_with(tmp_path: Path) -> None:
+    """First that the networks are not identical; then defaults, errors by epoch and times, and nothing of a gate."""
+    plan = make_plan("numpy", "torch", "keras").model_copy(update={"profile": "native"})
+    own = Defaults("fan-in-uniform", epsilon=1e-8, epsilon_placement="corrected", l2=1e-4)._asdict()
+    torch = [
+        event.model_copy(update=own) if isinstance(event, BuildEvent) else event
+        for event in whole_run("torch", 2, 0.5, 2, 0.5, errors=(6.0, 4.5))
+    ]
+    events = [*whole_run("numpy", 4, 1, 4, 1), *torch, end("keras", "error", "it broke")]
+    blind = [
+        event.model_copy(update={"disagreements": None}) if isinstance(event, EvaluationEvent) else event
+        for event in events
+    ]
+    results = write_all(write(tmp_path, plan, blind))
+    page = (tmp_path / "summary.md").read_text()
+    assert page.startswith("# lockstep, native defaults, networks not identical: MNIST on this machine\n")
+    assert answer(results).startswith("**The networks are not identical: each backend has its framework's own initial ")
+    assert "2 of 3 backends came through: they ended at 4.50 to 5.50 % test error. Fastest: torch." in page
+    assert (
+        "| backend | style | status | initial weights | epsilon | added to | L2 | test error after epoch 1 (%) "
+        "| test error after epoch 2 (%) | time per step (µs) | ratio to numpy |" in page
+    )
+    assert "| numpy | idiomatic | ok | glorot-uniform | 1e-07 | √v | 0 | 9.00 | 5.50 | 1,500,000 | 1.00 |" in page
+    assert "| fan-in-uniform | 1e-08 | √(v / (1 - β₂ᵗ)) | 0.0001 | 6.00 | 4.50 | 750,000 | 0.50 |" in page
+    assert "| keras | idiomatic | error |  |  |  |  |  |  |  |  |" in page
+    for phrase in ("same network", "identically", "disagree", "predicted differently", "notebook"):
+        assert phrase not in page
+    assert (tmp_path / "runs.csv").read_text().count("fan-in-uniform,1e-08,corrected,0.0001") == 1
+
+
+def test_records_from_before_the_native_profile_trained_with_the_problem_s_own(tmp_path: Path) -> None:
+    """A build event without the fields is read, and its row says what all trained with then."""
+    folder = write(tmp_path, make_plan("numpy"), whole_run("numpy", 4, 1, 4, 1))
+    file = block_path(folder, make_plan("numpy").blocks[0], "jsonl")
+    own = ',"initializer":"glorot-uniform","epsilon":1e-7,"epsilon_placement":"uncorrected","l2":0.0'
+    assert file.read_text().count(own) == 1
+    file.write_text(file.read_text().replace(own, ""))
+    row = run_of(load(folder), "numpy")
+    assert row[list(Defaults._fields)].to_dict() == Defaults()._asdict()
 
 
 def test_the_page_says_what_failed_and_warns_of_other_data(tmp_path: Path) -> None:
