@@ -60,12 +60,8 @@ class Jax(Backend):
         )
         self.state = optimizer.init(self.params)
 
-        def logits(params: Weights, x: Any) -> Any:
-            hidden = jax.nn.softmax(x @ params.hidden_kernel + params.hidden_bias)
-            return hidden @ params.output_kernel + params.output_bias
-
         def loss(params: Weights, x: Any, labels: Any) -> Any:
-            return optax.softmax_cross_entropy_with_integer_labels(logits(params, x), labels).mean()
+            return optax.softmax_cross_entropy_with_integer_labels(self._logits(params, x), labels).mean()
 
         def update(params: Weights, state: Any, x: Any, labels: Any) -> Any:
             value, gradients = jax.value_and_grad(loss)(params, x, labels)
@@ -73,7 +69,14 @@ class Jax(Backend):
             return optax.apply_updates(params, updates), state, value
 
         self.update = jax.jit(update)
-        self.probabilities = jax.jit(lambda params, x: jax.nn.softmax(logits(params, x)))
+        self.probabilities = jax.jit(lambda params, x: jax.nn.softmax(self._logits(params, x)))
+
+    @staticmethod
+    def _logits(params: Weights, x: Any) -> Any:
+        import jax
+
+        hidden = jax.nn.softmax(x @ params.hidden_kernel + params.hidden_bias)
+        return hidden @ params.output_kernel + params.output_bias
 
     def train(self, order: IntArray) -> float:
         """The losses stay on the device until the last step is under way."""
@@ -122,13 +125,6 @@ class JaxScan(Jax):
         self.state = m, v
         self.steps = 0
 
-        def logits(params: Weights, x: Any) -> Any:
-            hidden = jax.nn.softmax(x @ params.hidden_kernel + params.hidden_bias)
-            return hidden @ params.output_kernel + params.output_bias
-
-        def loss(params: Weights, x: Any, labels: Any) -> Any:
-            return -jnp.take_along_axis(jax.nn.log_softmax(logits(params, x)), labels[:, None], axis=1).mean()
-
         def update(w: Any, g: Any, m: Any, v: Any, alpha: Any, epsilon: Any) -> Any:
             m = problem.beta_1 * m + (1 - problem.beta_1) * g
             v = problem.beta_2 * v + (1 - problem.beta_2) * g**2
@@ -138,7 +134,7 @@ class JaxScan(Jax):
             def step(carry: Any, batch_scalars: Any) -> Any:
                 params, m, v = carry
                 batch, (alpha, epsilon) = batch_scalars
-                value, gradients = jax.value_and_grad(loss)(params, images[batch], labels[batch])
+                value, gradients = self._value_and_gradients(params, images[batch], labels[batch])
                 updated = [update(*arrays, alpha, epsilon) for arrays in zip(params, gradients, m, v, strict=True)]
                 return tuple(Weights(*arrays) for arrays in zip(*updated, strict=True)), value
 
@@ -146,7 +142,17 @@ class JaxScan(Jax):
             return params, tuple(state), values.sum()
 
         self.run = jax.jit(run, donate_argnums=(0, 1))
-        self.probabilities = jax.jit(lambda params, x: jax.nn.softmax(logits(params, x)))
+        self.probabilities = jax.jit(lambda params, x: jax.nn.softmax(self._logits(params, x)))
+
+    def _value_and_gradients(self, params: Weights, x: Any, labels: Any) -> Any:
+        import jax
+        import jax.numpy as jnp
+
+        def loss(params: Weights) -> Any:
+            log_probabilities = jax.nn.log_softmax(self._logits(params, x))
+            return -jnp.take_along_axis(log_probabilities, labels[:, None], axis=1).mean()
+
+        return jax.value_and_grad(loss)(params)
 
     def train(self, order: IntArray) -> float:
         """Whole batches in one call, a short last one in another."""

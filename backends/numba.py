@@ -22,6 +22,8 @@ ROWS = 4
 
 The loops below write them out.
 """
+IMAGES: tuple[int, ...] = (5, 4, 3, 2, 1)
+"""How many images go forward through these rows at a time: the first that divides a batch."""
 LANES = 8
 """Parts are padded to a multiple of so many columns, an AVX register: with a bias of minus infinity, so that h = 0."""
 
@@ -126,7 +128,7 @@ def _compiled(batch: int, rows: int, columns: int, classes: int, sparse: bool, d
     from numba import njit, prange
 
     zero, one = dtype(0), dtype(1)
-    at_once = next(count for count in (5, 4, 3, 2, 1) if batch % count == 0)  # images whose sums fit into registers
+    at_once = next(count for count in IMAGES if batch % count == 0)
     # Sums may be reordered, so that they can be vectorised; no other liberty is taken.
     compiled = njit(fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
 

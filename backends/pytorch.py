@@ -125,11 +125,8 @@ class PyTorchTuned(PyTorch):
         self.images = torch.tensor(train.images, dtype=dtype)
         self.labels = torch.tensor(train.labels, dtype=torch.int64)
 
-        def loss(parameters: Any, x: Any, labels: Any) -> Any:
-            return torch.nn.functional.cross_entropy(self._logits(parameters, x), labels)
-
         def step(parameters: Any, m: Any, v: Any, images: Any, labels: Any, batch: Any, scalars: Any) -> Any:
-            gradients, value = torch.func.grad_and_value(loss)(parameters, images[batch], labels[batch])
+            gradients, value = self._gradients_and_value(parameters, images[batch], labels[batch])
             alpha, epsilon = scalars
             for w, g, first, second in zip(parameters, gradients, m, v, strict=True):
                 first.lerp_(g, 1 - problem.beta_1)
@@ -138,6 +135,14 @@ class PyTorchTuned(PyTorch):
             return value
 
         self.eager, self.compiled = step, torch.compile(step, fullgraph=True, dynamic=False)
+
+    def _gradients_and_value(self, parameters: Any, x: Any, labels: Any) -> Any:
+        import torch
+
+        def loss(parameters: Any) -> Any:
+            return torch.nn.functional.cross_entropy(self._logits(parameters, x), labels)
+
+        return torch.func.grad_and_value(loss)(parameters)
 
     @staticmethod
     def _logits(parameters: Any, x: Any) -> Any:

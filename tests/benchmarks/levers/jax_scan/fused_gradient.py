@@ -1,0 +1,23 @@
+"""the gradient written out, the large kernel's as a sum of outer products that XLA fuses with Adam"""
+
+from typing import Any
+
+from lockstep_bench.backends.base import Weights
+from lockstep_bench.backends.jax import JaxScan
+
+
+class FusedGradient(JaxScan):
+    name = "jax-scan--fused-gradient"
+
+    def _value_and_gradients(self, params: Weights, x: Any, labels: Any) -> Any:
+        import jax
+
+        hidden = jax.nn.softmax(x @ params.hidden_kernel + params.hidden_bias)
+        log_probabilities = jax.nn.log_softmax(hidden @ params.output_kernel + params.output_bias)
+        targets = jax.nn.one_hot(labels, self.problem.classes, dtype=x.dtype)
+        value = -(log_probabilities * targets).sum() / len(x)
+        output_delta = (jax.numpy.exp(log_probabilities) - targets) / len(x)
+        delta = output_delta @ params.output_kernel.T
+        delta = hidden * (delta - (delta * hidden).sum(axis=1, keepdims=True))
+        kernel = sum(x[image][:, None] * delta[image] for image in range(len(x)))
+        return value, Weights(kernel, delta.sum(axis=0), hidden.T @ output_delta, output_delta.sum(axis=0))
