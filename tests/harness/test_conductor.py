@@ -17,7 +17,7 @@ from lockstep_bench.harness.environment import available_cpus
 from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import make_plan
-from lockstep_bench.harness.problem import Defaults
+from lockstep_bench.harness.problem import Defaults, Problem
 from lockstep_bench.harness.records import (
     BuildEvent,
     EndEvent,
@@ -82,41 +82,41 @@ def ends(events: list[Event]) -> dict[str | None, EndEvent]:
     return {event.backend: event for event in events if isinstance(event, EndEvent)}
 
 
-def test_all_backends_stay_in_lockstep(digits: Dataset, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def everyone(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of a run of all backends on MNIST, with all its test images."""
+    out = tmp_path_factory.mktemp("everyone") / "out"
+    plan = make_plan(mnist, epochs=2, train_images=3000, slice_steps=48)
+    conduct(plan, mnist.folder, out, extras=False)
+    return out
+
+
+@pytest.mark.mnist
+@pytest.mark.timeout(900)  # the fixture's time is in it: every framework starts, and some compile
+def test_all_backends_stay_in_lockstep(everyone: Path) -> None:
     """Every backend starts from the same weights, trains on every slice, and predicts what the reference predicts."""
-    events = run(digits, tmp_path / "out", train_images=1500)
-    names = set(registered())
+    events, names = events_of(everyone), set(registered())
     assert {name: end.status for name, end in ends(events).items()} == dict.fromkeys([*names, None], "ok")
     assert {event.backend for event in events if isinstance(event, StartEvent)} == names
     assert len({event.weights_sha256 for event in events if isinstance(event, BuildEvent)}) == 1
     turns = [(turn.backend, turn.round, turn.start, turn.stop) for turn in events if isinstance(turn, TurnEvent)]
-    slices = [(start, min(start + 120, 1500)) for start in range(0, 1500, 120)]
+    slices = [(start, min(start + 720, 3000)) for start in range(0, 3000, 720)]
     expected = [(number, *slice_) for number, slice_ in enumerate(2 * slices, start=1)]
     for name in names:
         assert [turn[1:] for turn in turns if turn[0] == name] == expected
     evaluations = [event for event in events if isinstance(event, EvaluationEvent)]
     assert len(evaluations) == 2 * len(names)
-    assert max(evaluation.disagreements or 0 for evaluation in evaluations) <= allowed_disagreements(297)
+    assert max(evaluation.disagreements or 0 for evaluation in evaluations) <= allowed_disagreements(10_000)
     assert len({(evaluation.epoch, evaluation.order_sha256) for evaluation in evaluations}) == 2
 
 
 @pytest.mark.mnist
-def test_all_backends_stay_in_lockstep_on_mnist(mnist: Dataset, tmp_path: Path) -> None:
-    """The same on MNIST, with all its test images."""
-    events = run(mnist, tmp_path / "out", train_images=3000, slice_steps=200)
-    assert set(ends(events)) == {*registered(), None}
-    assert {end.status for end in ends(events).values()} == {"ok"}
-    assert max(e.disagreements or 0 for e in events if isinstance(e, EvaluationEvent)) <= 5
-
-
-@pytest.mark.mnist
-def test_waiting_workers_leave_the_cpu_to_the_others(mnist: Dataset, tmp_path: Path) -> None:
-    """Every framework uses under 1 % of a CPU while others have their turns; no step is faster than the floor."""
-    run(mnist, tmp_path / "out", epochs=3, train_images=3000, slice_steps=200)
-    runs = load(tmp_path / "out").runs.set_index("backend")
-    assert set(runs.index) == set(registered())
+@pytest.mark.timeout(900)
+def test_waiting_workers_leave_the_cpu_to_the_others(everyone: Path) -> None:
+    """Every framework uses under 1 % of a CPU while others have their turns; no dense step is faster than the floor."""
+    runs = load(everyone).runs.set_index("backend")
     assert (runs["waiting_percent"] < 1).all(), runs["waiting_percent"].to_dict()
-    assert (runs["floor_multiple"] > 1).all(), runs["floor_multiple"].to_dict()
+    assert (runs["floor_multiple"].drop("numba-sparse") > 1).all(), runs["floor_multiple"].to_dict()
 
 
 def test_a_worker_that_spins_while_it_waits_is_seen(digits: Dataset, tmp_path: Path, adapter: Adapter) -> None:
@@ -208,12 +208,12 @@ def test_extras_can_be_left_out(digits: Dataset, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", registered())
 def test_threads_are_what_was_asked_for(digits: Dataset, tmp_path: Path, name: str) -> None:
     """With one thread asked for, no library of any framework has more, and one CPU is all that it may use."""
-    events = run(digits, tmp_path / "out", name, threads=1, epochs=1)
-    [build] = [event for event in events if isinstance(event, BuildEvent) and event.backend == name]
-    [evaluation] = [event for event in events if isinstance(event, EvaluationEvent) and event.backend == name]
-    assert {pool["num_threads"] for pool in build.pools} <= {1}
-    assert {build.variables[variable] for variable in THREAD_VARIABLES} == {"1"}
-    assert len(evaluation.affinity) == 1
+    with WorkerProcess(name, dtype="float32", device="cpu", threads=1, log=tmp_path / "log", timeout=60.0) as worker:
+        worker.start()
+        build = worker.build(Problem(), 0, digits.folder, 300)
+        assert len(psutil.Process(worker.process.pid).cpu_affinity()) == 1
+    assert {pool["num_threads"] for pool in build["pools"]} <= {1}
+    assert {build["variables"][variable] for variable in THREAD_VARIABLES} == {"1"}
 
 
 def test_numbers_of_threads_and_replicates_are_blocks(digits: Dataset, tmp_path: Path) -> None:

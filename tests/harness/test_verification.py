@@ -87,11 +87,9 @@ def test_every_backend_passes_on_mnist(on_mnist: Verifier, backend: str) -> None
     assert {outcome.tolerance for outcome in identity if "weights" in outcome.check} == {FLOAT32_LIMIT}
 
 
-@pytest.mark.parametrize("backend", registered())
+@pytest.mark.parametrize("backend", [name for name, one in registered().items() if "float64" in one.dtypes])
 def test_every_backend_is_the_oracle_in_float64(float64: Verifier, backend: str) -> None:
-    """In float64 the same steps agree to 1e-9; a backend that has no float64 says so."""
-    if "float64" not in registered()[backend].dtypes:
-        pytest.skip(f"{backend} computes in {registered()[backend].dtypes} only")
+    """In float64, where a backend has it, the same steps agree to 1e-9."""
     verification = verify(float64, backend, "identity")
     assert verification.passed, list(verification.lines())
     assert max(outcome.difference for outcome in verification.outcomes) < FLOAT64_LIMIT
