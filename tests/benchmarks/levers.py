@@ -67,7 +67,7 @@ def measure(name: str, files: list[Path]) -> str:
     own = results.summary.set_index("backend").loc[name]
     head = [
         f"`{name}` itself: {own['microseconds_per_step']:,.0f} µs a step, {own['floor_multiple']:.1f} times the dense "
-        f"floor, {startup[name]:.1f} s to start up; {plan.machine}, {THREADS} threads, lockstep {plan.commit}.",
+        f"floor, {startup[name]:.1f} s to start up; {plan.machine}, {THREADS} threads, commit {str(plan.commit)[:10]}.",
         "",
         "| instead | time per step, over its own | start-up (s) |",
         "| --- | ---: | ---: |",
