@@ -107,7 +107,7 @@ class KerasXla(Keras):
         import tensorflow as tf
 
         batches = tf.data.Dataset.from_tensor_slices((self.images[order], self.targets[order]))
-        history = self.model.fit(batches.batch(self.problem.batch_size), verbose=0)
+        history = self.model.fit(batches.batch(self.problem.batch_size), shuffle=False, verbose=0)
         return float(history.history["loss"][0])
 
 

@@ -19,4 +19,4 @@ class Gathered(KerasXla):
         images, targets = self.tensors
         batches = tf.data.Dataset.from_tensor_slices(order).batch(self.problem.batch_size)
         pairs = batches.map(lambda batch: (tf.gather(images, batch), tf.gather(targets, batch)))
-        return float(self.model.fit(pairs, verbose=0).history["loss"][0])
+        return float(self.model.fit(pairs, shuffle=False, verbose=0).history["loss"][0])
