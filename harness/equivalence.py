@@ -59,9 +59,9 @@ CAUSES: Final = {
         "a sum over the batch for its mean, the loss after the step"
     ),
     "steps": (
-        "in the steps: Adam's epsilon, its value or where it is added, its bias correction; L2 or weight decay; label "
-        "smoothing; a sum over the batch for its mean; a shuffled order, a short batch dropped, a step skipped; a "
-        "wrong derivative"
+        "in the steps: Adam's epsilon, its value or where it is added, its bias correction; an L2 penalty or weight "
+        "decay; label smoothing; a sum over the batch for its mean; a shuffled order, a short batch dropped, a step "
+        "skipped; a wrong derivative"
     ),
 }
 """What a check that failed usually comes from: of the first that fails, in the order in which things happen."""

@@ -21,7 +21,7 @@ CAUGHT_BY = {
     "dropped_short_batch": ("losses", "a short batch dropped"),
     "epsilon_1e_8": ("losses", "Adam's epsilon, its value"),
     "float16_product": ("all weights", "lower precision: TF32, bfloat16 or float16"),
-    "l2_1e_4": ("first loss", "an L2 penalty"),
+    "l2_1e_4": ("losses", "an L2 penalty"),
     "label_smoothing": ("losses", "label smoothing"),
     "no_bias_correction": ("losses", "its bias correction"),
     "no_coupling_term": ("losses", "a wrong derivative"),
