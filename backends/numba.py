@@ -17,15 +17,17 @@ import numpy as np
 
 from lockstep_bench.backends.base import Backend, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
 
-ROWS = 4
-"""Kernel rows that are updated before the next batch goes forward through them: each activation is loaded once for all.
+ROWS, IMAGES = 4, 3
+"""The tile of the large products: so many kernel rows by so many images at a time, written out in the loops below.
 
-The loops below write them out.
+Either product loads what it adds up to once for a tile, whose 12 pixels stay in registers all along the columns.
+Rows and batches are padded to a multiple with zeros.
 """
-IMAGES: tuple[int, ...] = (5, 4, 3, 2, 1)
-"""How many images go forward through these rows at a time: the first that divides a batch."""
-LANES = 8
-"""Parts are padded to a multiple of so many columns, an AVX register: with a bias of minus infinity, so that h = 0."""
+LINE = 64
+"""Bytes of a cache line, and of the widest vector register: arrays begin at one, and parts are padded to whole ones.
+
+The columns added have a bias of minus infinity, so that h = 0.
+"""
 
 
 class Numba(Backend):
@@ -42,21 +44,28 @@ class Numba(Backend):
         """Cut the parameters into parts and compile."""
         self.problem, self.threads = problem, threads
         self.images, self.labels = train.images.astype(problem.dtype, copy=False), train.labels
-        self.shape = threads, -(-problem.inputs // ROWS) * ROWS, -(-problem.hidden // (threads * LANES)) * LANES
-        _, rows, columns = self.shape
-        classes = problem.classes
+        lanes = LINE // np.dtype(problem.dtype).itemsize
+        columns = _up(-(-problem.hidden // threads), lanes)
+        rows, batch, classes = _up(problem.inputs, ROWS), _up(problem.batch_size, IMAGES), problem.classes
+        self.shape = threads, rows, columns
+        nothing = float(np.finfo(problem.dtype).min) / 2
         self.hidden_kernel, self.hidden_bias, self.output_kernel = (
-            np.stack([_moments(part) for part in parts])
+            _aligned(np.stack([_moments(part) for part in parts]))
             for parts in (
                 self._parts(weights.hidden_kernel, (rows, columns), 0),
-                self._parts(weights.hidden_bias[None], (1, columns), -np.inf),
+                self._parts(weights.hidden_bias[None], (1, columns), nothing),
                 self._parts(weights.output_kernel.T, (classes, columns), 0),
             )
         )
         self.output_bias = _moments(weights.output_bias[None].copy())
         self.step = 0
         self.touched = np.zeros((threads, rows), bool)
-        self.run = _compiled(problem.batch_size, rows, columns, classes, self.sparse, np.dtype(problem.dtype).type)
+        self.x = np.zeros((2, batch, rows), problem.dtype)
+        self.z, self.delta, self.gradient = (
+            _aligned(np.zeros((threads, size * columns), problem.dtype)) for size in (batch, batch, ROWS)
+        )
+        type_ = np.dtype(problem.dtype).type
+        self.run = _compiled(problem.batch_size, batch, rows, columns, classes, self.sparse, type_)
         none = np.empty(0, np.int64)
         none.flags.writeable = False  # as an order is: Numba compiles for types
         self._run(none)
@@ -82,7 +91,7 @@ class Numba(Backend):
         self.step += steps
         constants = np.array([problem.beta_1, problem.beta_2, problem.epsilon / scale_v], problem.dtype)
         parameters = self.hidden_kernel, self.hidden_bias, self.output_kernel, self.output_bias
-        state = *parameters, self.touched
+        state = *parameters, self.touched, self.x, self.z, self.delta, self.gradient
         return float(self.run(self.images, self.labels, order, np.array(alphas, problem.dtype), constants, *state))
 
     def predict(self, images: NDArray[np.float32]) -> FloatArray:
@@ -123,12 +132,25 @@ def _moments(array: FloatArray) -> FloatArray:
     return np.stack([array, np.zeros_like(array), np.zeros_like(array)])
 
 
-def _compiled(batch: int, rows: int, columns: int, classes: int, sparse: bool, dtype: Any) -> Any:
+def _up(number: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-number // multiple) * multiple
+
+
+def _aligned(array: FloatArray) -> FloatArray:
+    """A copy that begins at a cache line, so that no vector straddles two; NumPy promises 16 bytes."""
+    memory = np.empty(array.nbytes + LINE, np.uint8)
+    begin = -memory.ctypes.data % LINE
+    copy = memory[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[:] = array
+    return copy
+
+
+def _compiled(batch_size: int, batch: int, rows: int, columns: int, classes: int, sparse: bool, dtype: Any) -> Any:
     """The training loop for these sizes; as constants, so that LLVM unrolls and vectorises the loops over them."""
     from numba import njit, prange
 
     zero, one = dtype(0), dtype(1)
-    at_once = next(count for count in IMAGES if batch % count == 0)
     # Sums may be reordered, so that they can be vectorised; no other liberty is taken.
     compiled = njit(fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
 
@@ -150,40 +172,40 @@ def _compiled(batch: int, rows: int, columns: int, classes: int, sparse: bool, d
 
     @compiled
     def dense_update(kernel, row, x, delta, gradient, touched, alpha, constants):  # type: ignore[no-untyped-def]
-        for k in range(row, row + ROWS, 2):  # two rows at a time, so that each delta is loaded once for both
+        gradient[:] = 0
+        for b in range(0, batch, IMAGES):
+            d = delta[b * columns : (b + IMAGES) * columns]
             for j in range(columns):
-                first = second = zero
-                for b in range(batch):
-                    d = delta[b * columns + j]
-                    first += x[b, k] * d
-                    second += x[b, k + 1] * d
-                gradient[0, j], gradient[1, j] = first, second
-            adam(kernel, k, gradient[0], alpha, constants)
-            adam(kernel, k + 1, gradient[1], alpha, constants)
+                d_0, d_1, d_2 = d[j], d[columns + j], d[2 * columns + j]
+                for k in range(ROWS):
+                    gradient[k * columns + j] += x[b, row + k] * d_0 + x[b + 1, row + k] * d_1 + x[b + 2, row + k] * d_2
+        for k in range(ROWS):
+            adam(kernel, row + k, gradient[k * columns : (k + 1) * columns], alpha, constants)
 
     @compiled
     def dense_forward(kernel, row, x, z):  # type: ignore[no-untyped-def]
         w = kernel[0, row : row + ROWS].reshape(-1)
-        for group in range(0, batch, at_once):
+        for group in range(0, batch, IMAGES):
             for j in range(columns):
                 w_0, w_1, w_2, w_3 = w[j], w[columns + j], w[2 * columns + j], w[3 * columns + j]
-                for b in range(group, group + at_once):
+                for b in range(group, group + IMAGES):
                     z[b * columns + j] += (
                         x[b, row] * w_0 + x[b, row + 1] * w_1 + x[b, row + 2] * w_2 + x[b, row + 3] * w_3
                     )
 
     @compiled
     def sparse_update(kernel, row, x, delta, gradient, touched, alpha, constants):  # type: ignore[no-untyped-def]
+        g = gradient[:columns]
         for k in range(row, row + ROWS):
-            gradient[0] = 0
+            g[:] = 0
             for b in range(batch):
                 pixel = x[b, k]
                 if pixel != 0:
                     touched[k] = True
                     for j in range(columns):
-                        gradient[0, j] += pixel * delta[b * columns + j]
+                        g[j] += pixel * delta[b * columns + j]
             if touched[k]:
-                adam(kernel, k, gradient[0], alpha, constants)
+                adam(kernel, k, g, alpha, constants)
 
     @compiled
     def sparse_forward(kernel, row, x, z):  # type: ignore[no-untyped-def]
@@ -212,17 +234,44 @@ def _compiled(batch: int, rows: int, columns: int, classes: int, sparse: bool, d
                 total = h[j] * delta_out[0, c]
                 for b in range(1, batch):
                     total += h[b * columns + j] * delta_out[b, c]
-                gradient[0, j] = total
-            adam(output_kernel, c, gradient[0], alpha, constants)
+                gradient[j] = total
+            adam(output_kernel, c, gradient[:columns], alpha, constants)
         for j in range(columns):
             total = delta[j]
             for b in range(1, batch):
                 total += delta[b * columns + j]
-            gradient[0, j] = total
-        adam(hidden_bias, 0, gradient[0], alpha, constants)
+            gradient[j] = total
+        adam(hidden_bias, 0, gradient[:columns], alpha, constants)
+
+    per_log_2, log_2, lowest, half = dtype(1 / math.log(2)), dtype(math.log(2)), dtype(-88.2), dtype(0.5)
+    c_2, c_3, c_4, c_5, c_6, c_7 = (dtype(1 / math.factorial(i)) for i in range(2, 8))
 
     @compiled
-    def activate(output_kernel, hidden_bias, z, top, total, logits):  # type: ignore[no-untyped-def]
+    def exponential_32(row, scratch):  # type: ignore[no-untyped-def]
+        """exp(x) in place for x <= 0 in float32, as vectors, which math.exp is not.
+
+        It is 2**n * exp(r), with n an integer and |r| <= log(2) / 2: a float whose exponent bits are n, and a Taylor
+        polynomial whose remainder is below r**8 / 8! = 5e-9. Below 2**-126, which is exp(-87.3), it is 0.
+        """
+        exponents = scratch.view(np.int32)
+        for j in range(columns):
+            x = max(row[j], lowest)
+            n = math.floor(x * per_log_2 + half)
+            r = x - n * log_2
+            row[j] = one + r * (one + r * (c_2 + r * (c_3 + r * (c_4 + r * (c_5 + r * (c_6 + r * c_7))))))
+            exponents[j] = (np.int32(n) + np.int32(127)) << np.int32(23)
+        for j in range(columns):
+            row[j] *= scratch[j]
+
+    @compiled
+    def exponential_64(row, scratch):  # type: ignore[no-untyped-def]
+        for j in range(columns):
+            row[j] = math.exp(row[j])
+
+    exponential = exponential_32 if dtype is np.float32 else exponential_64
+
+    @compiled
+    def activate(output_kernel, hidden_bias, z, top, total, logits, scratch):  # type: ignore[no-untyped-def]
         """exp(z - top) in place, its sum, and what it adds to the logits: a part's share of a softmax."""
         for b in range(batch):
             row = z[b * columns : (b + 1) * columns]
@@ -233,7 +282,9 @@ def _compiled(batch: int, rows: int, columns: int, classes: int, sparse: bool, d
             top[b] = largest
             summed = zero
             for j in range(columns):
-                row[j] = math.exp(row[j] - largest)
+                row[j] -= largest
+            exponential(row, scratch)
+            for j in range(columns):
                 summed += row[j]
             total[b] = summed
             for c in range(classes):
@@ -277,55 +328,90 @@ def _compiled(batch: int, rows: int, columns: int, classes: int, sparse: bool, d
         adam_output(bias, 0, delta.sum(axis=0), alpha, constants)
         return loss
 
+    @compiled
+    def work(  # type: ignore[no-untyped-def]
+        update_first,
+        hidden_kernel,
+        hidden_bias,
+        output_kernel,
+        touched,
+        x,
+        x_before,
+        z,
+        delta,
+        gradient,
+        top,
+        total,
+        logits,
+        delta_out,
+        share,
+        coupling,
+        alpha,
+        constants,
+    ):
+        """A thread's part of a step: update with the batch before, if there is one, and go forward with the next."""
+        if update_first:
+            backward(output_kernel, hidden_bias, z, delta_out, share, coupling, delta, gradient, alpha, constants)
+        z[:] = 0
+        for row in range(0, rows, ROWS):
+            if update_first:
+                update(hidden_kernel, row, x_before, delta, gradient, touched, alpha, constants)
+            forward(hidden_kernel, row, x, z)
+        activate(output_kernel, hidden_bias, z, top, total, logits, gradient[:columns])
+
     @njit(parallel=True, error_model="numpy")
-    def run(images, labels, order, alphas, constants, hidden_kernel, hidden_bias, output_kernel, output_bias, touched):  # type: ignore[no-untyped-def]
+    def run(  # type: ignore[no-untyped-def]
+        images,
+        labels,
+        order,
+        alphas,
+        constants,
+        hidden_kernel,
+        hidden_bias,
+        output_kernel,
+        output_bias,
+        touched,
+        x,
+        z,
+        delta,
+        gradient,
+    ):
         parts = len(hidden_kernel)
-        x = np.zeros((batch, rows), dtype)
-        z, delta = np.empty((parts, batch * columns), dtype), np.empty((parts, batch * columns), dtype)
         top, total = np.empty((parts, batch), dtype), np.empty((parts, batch), dtype)
         logits, share = np.empty((parts, batch, classes), dtype), np.empty((parts, batch), dtype)
         delta_out, coupling = np.empty((batch, classes), dtype), np.empty(batch, dtype)
-        gradient = np.empty((parts, 2, columns), dtype)
         loss = 0.0
         for step in range(len(alphas) + 1):
-            # One pass updates with the batch before and goes forward with this; the first only the latter, and so on.
-            now, before = order[step * batch : (step + 1) * batch], order[(step - 1) * batch : step * batch]
+            now = order[step * batch_size : (step + 1) * batch_size]
+            alpha = zero
             if step:
+                before = order[(step - 1) * batch_size : step * batch_size]
                 alpha = alphas[step - 1]
                 loss += output(
                     labels[before], top, total, logits, output_bias, share, delta_out, coupling, alpha, constants
                 )
-            x_before = x.copy()
-            gather(images, now, x)
+            gather(images, now, x[step % 2])
             for p in prange(parts):
-                if step:
-                    backward(
-                        output_kernel[p],
-                        hidden_bias[p],
-                        z[p],
-                        delta_out,
-                        share[p],
-                        coupling,
-                        delta[p],
-                        gradient[p],
-                        alphas[step - 1],
-                        constants,
-                    )
-                z[p] = 0
-                for row in range(0, rows, ROWS):
-                    if step:
-                        update(
-                            hidden_kernel[p],
-                            row,
-                            x_before,
-                            delta[p],
-                            gradient[p],
-                            touched[p],
-                            alphas[step - 1],
-                            constants,
-                        )
-                    forward(hidden_kernel[p], row, x, z[p])
-                activate(output_kernel[p], hidden_bias[p], z[p], top[p], total[p], logits[p])
+                work(
+                    step > 0,
+                    hidden_kernel[p],
+                    hidden_bias[p],
+                    output_kernel[p],
+                    touched[p],
+                    x[step % 2],
+                    x[(step + 1) % 2],
+                    z[p],
+                    delta[p],
+                    gradient[p],
+                    top[p],
+                    total[p],
+                    logits[p],
+                    delta_out,
+                    share[p],
+                    coupling,
+                    alpha,
+                    constants,
+                )
         return loss
 
     return run

@@ -1,0 +1,36 @@
+"""How the Numba backends cut the network into parts, which no other test has many of."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lockstep_bench.backends.base import Problem, Split
+from lockstep_bench.backends.numba import Numba, NumbaSparse
+from lockstep_bench.backends.numpy import NumPy
+from lockstep_bench.harness.problem import Dtype, initial_weights
+
+PROBLEM = Problem(inputs=6, hidden=20, classes=3, batch_size=4)
+ORDER = np.arange(11)
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype", "threads"),
+    [(Numba(), "float32", 2), (Numba(), "float64", 5), (NumbaSparse(), "float32", 5)],
+    ids=["numba in 2", "numba in 5", "numba-sparse in 5"],
+)
+def test_parts_are_one_network(backend: Numba, dtype: Dtype, threads: int) -> None:
+    """However many there are: the second of two is mostly padding, the last of five nothing else."""
+    problem = replace(PROBLEM, dtype=dtype)
+    random = np.random.default_rng(0)
+    images = random.uniform(0, 1, (len(ORDER), problem.inputs)) * (random.uniform(size=problem.inputs) < 0.7)
+    train = Split(images.astype(np.float32), (ORDER % problem.classes).astype(np.uint8))
+    weights = initial_weights(problem, seed=0)
+    reference = NumPy()
+    reference.build(problem, weights, train, device="cpu", threads=1)
+    backend.build(problem, weights, train, device="cpu", threads=threads)
+    close = 1e-12 if dtype == "float64" else 2e-6
+    for _ in range(3):
+        assert backend.train(ORDER) == pytest.approx(reference.train(ORDER), rel=close)
+    for found, expected in zip(backend.weights(), reference.weights(), strict=True):
+        np.testing.assert_allclose(found, expected, atol=close)
