@@ -10,8 +10,8 @@ import numpy as np
 
 from lockstep_bench.backends.base import Backend, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
 
-CHUNK = 32_768
-"""Parameters updated at a time: 128 KiB of each array, so that one update's arrays stay in the nearer caches."""
+CHUNK = 131_072
+"""Parameters updated at a time: 512 KiB of each array stay in the caches, and calls cost little beside their work."""
 
 
 class NumPy(Backend):

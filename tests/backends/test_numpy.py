@@ -11,7 +11,7 @@ from lockstep_bench.backends.numpy import CHUNK, NumPy, softmax
 from lockstep_bench.harness.problem import digest, initial_weights
 
 TINY = Problem(inputs=6, hidden=5, classes=3, batch_size=4, dtype="float64")
-LONG = replace(TINY, inputs=190, hidden=190)  # 37,000 parameters: more than a chunk, and no multiple of it
+LONG = replace(TINY, inputs=370, hidden=370)  # 138,000 parameters: more than a chunk, and no multiple of it
 IMAGES = 7
 STEPS = 6
 RANDOM_SEED = 20
