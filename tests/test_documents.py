@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lockstep_bench.backends import registered
 from lockstep_bench.harness.contract import CHECKS
 from lockstep_bench.harness.summary import answer, write_into
 from lockstep_bench.harness.tables import COLUMNS, Results, load
@@ -27,6 +28,16 @@ def test_readme_quotes_the_reference_results(tmp_path: Path) -> None:
     write_into(tmp_path / "README.md", results)
     assert (tmp_path / "README.md").read_text() == readme
     assert answer(results) in (ROOT / "results" / "standard" / "summary.md").read_text()
+
+
+def test_every_backend_has_been_run() -> None:
+    """A folder of the standard job has it, and there it came through the gate."""
+    folders = [path.name for path in (ROOT / "results").glob("standard*")]
+    runs = pd.concat(load(ROOT / "results" / name).runs for name in folders)
+    assert set(registered()) == set(runs["backend"]) - {"numpy-aa"}
+    assert set(runs["status"]) == {"ok"}
+    for text in (ROOT / "README.md", ROOT / "results" / "README.md"):
+        assert not [name for name in folders if name not in text.read_text()]
 
 
 def test_guide_and_readme_count_the_checks() -> None:
