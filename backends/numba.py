@@ -26,7 +26,8 @@ Rows and batches are padded to a multiple with zeros.
 LINE = 64
 """Bytes of a cache line, and of the widest vector register: arrays begin at one, and parts are padded to whole ones.
 
-The columns added have a bias of minus infinity, so that h = 0.
+The columns added have half the lowest number as their bias, so that h = 0. Not minus infinity: a part that is
+nothing but padding would take it from itself.
 """
 
 
