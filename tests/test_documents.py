@@ -36,8 +36,8 @@ def test_every_backend_has_been_run() -> None:
     runs = pd.concat(load(ROOT / "results" / name).runs for name in folders)
     assert set(registered()) == set(runs["backend"]) - {"numpy-aa"}
     assert set(runs["status"]) == {"ok"}
-    for text in (ROOT / "README.md", ROOT / "results" / "README.md"):
-        assert not [name for name in folders if name not in text.read_text()]
+    for page in (ROOT / "README.md", ROOT / "results" / "README.md"):
+        assert not [name for name in folders if name not in page.read_text()]
 
 
 def test_guide_and_readme_count_the_checks() -> None:

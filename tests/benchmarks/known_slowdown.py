@@ -6,8 +6,8 @@ Runs the reference against `slowed.py`: the same, but for extra work of about 10
 itself. So every turn implies a ratio of its own: all of its time over its time without the extra work. The interval of
 the measured ratio must exclude 1 and, widened by one percent, contain the median of these. Exit code 1 if it does not.
 
-One percent because an interval speaks of the processes of its run, and two processes of the very same backend are that
-far apart by where they lie in memory; in three pairs of processes, which evens out some of it.
+One percent because an interval speaks of the processes of its run: with no extra work at all the two were seen one
+percent apart. Three pairs of processes even out some of that.
 
 Takes two to six minutes for 240 rounds, and wants the machine for itself.
 """
@@ -21,6 +21,7 @@ from statistics import median
 from lockstep_bench.harness import run
 
 LUCK = 0.01
+"""How far apart two processes that do the same may be."""
 SLOWED = Path(__file__).with_name("slowed.py")
 
 

@@ -12,7 +12,7 @@ COUNT = 10_000
 """How far to count for each step of a slice.
 
 Counting takes no memory, so that all else lies where it does in the reference; and all of it comes after the last step,
-as between steps it would slow the next one, whose threads have to be woken from a deeper sleep.
+so that no step follows it at once.
 """
 
 
