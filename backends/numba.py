@@ -2,8 +2,8 @@
 
 What a framework could do at best, and how. A step reads and writes the large kernel and its two moments once:
 
-* The hidden layer is cut into as many parts as there are threads, by columns. A thread has a part's kernel, biases,
-  moments and activations to itself, and its part of a batch's activations stays in its nearest cache.
+* The hidden layer is cut into parts by columns, a few for each thread. A thread has a part's kernel, biases, moments and
+  activations to itself, and a part's activations and deltas of a batch stay in its nearest cache.
 * As soon as some rows of the kernel are updated they are used for the forward pass of the next batch.
 * The derivative of the hidden softmax needs, of each image, the sum of `h * dh` over all parts. It equals the sum of
   `delta * logits` over the classes (without the output's biases), because `dh = delta @ W2'` and `logits = h @ W2`. So
@@ -23,6 +23,8 @@ ROWS, IMAGES = 4, 3
 Either product loads what it adds up to once for a tile, whose 12 pixels stay in registers all along the columns.
 Rows and batches are padded to a multiple with zeros.
 """
+PARTS = 2
+"""Parts that each thread has: of 196 columns with two threads, whose activations and deltas are 24 KB together."""
 LINE = 64
 """Bytes of a cache line, and of the widest vector register: arrays begin at one, and parts are padded to whole ones.
 
@@ -43,16 +45,17 @@ class Numba(Backend):
 
     def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
         """Cut the parameters into parts and compile."""
-        self.problem, self.threads = problem, threads
+        self.problem = problem
         self.images, self.labels = train.images.astype(problem.dtype, copy=False), train.labels
         lanes = LINE // np.dtype(problem.dtype).itemsize
-        columns = _up(-(-problem.hidden // threads), lanes)
+        parts = PARTS * threads
+        columns = _up(-(-problem.hidden // parts), lanes)
         rows, batch, classes = _up(problem.inputs, ROWS), _up(problem.batch_size, IMAGES), problem.classes
-        self.shape = threads, rows, columns
+        self.shape = parts, rows, columns
         nothing = float(np.finfo(problem.dtype).min) / 2
         self.hidden_kernel, self.hidden_bias, self.output_kernel = (
-            _aligned(np.stack([_moments(part) for part in parts]))
-            for parts in (
+            _aligned(np.stack([_moments(part) for part in cut]))
+            for cut in (
                 self._parts(weights.hidden_kernel, (rows, columns), 0),
                 self._parts(weights.hidden_bias[None], (1, columns), nothing),
                 self._parts(weights.output_kernel.T, (classes, columns), 0),
@@ -60,10 +63,10 @@ class Numba(Backend):
         )
         self.output_bias = _moments(weights.output_bias[None].copy())
         self.step = 0
-        self.touched = np.zeros((threads, rows), bool)
+        self.touched = np.zeros((parts, rows), bool)
         self.x = np.zeros((2, batch, rows), problem.dtype)
         self.z, self.delta, self.gradient = (
-            _aligned(np.zeros((threads, size * columns), problem.dtype)) for size in (batch, batch, ROWS)
+            _aligned(np.zeros((parts, size * columns), problem.dtype)) for size in (batch, batch, ROWS)
         )
         type_ = np.dtype(problem.dtype).type
         self.run = _compiled(problem.batch_size, batch, rows, columns, classes, self.sparse, type_)

@@ -1,4 +1,4 @@
-"""kernels chosen by trying them (`BEAM=2`)"""
+"""a wider search (`BEAM=4`)"""
 
 from collections.abc import Mapping
 
@@ -6,9 +6,9 @@ from lockstep_bench.backends.base import Dtype
 from lockstep_bench.backends.tinygrad import Tinygrad
 
 
-class Beam(Tinygrad):
-    name = "tinygrad--beam"
+class WiderSearch(Tinygrad):
+    name = "tinygrad--wider-search"
 
     @classmethod
     def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
-        return {**super().environment(threads, device, dtype), "BEAM": "2"}
+        return {**super().environment(threads, device, dtype), "BEAM": "4"}
