@@ -11,11 +11,14 @@ Requirements that every backend meets:
 * The arithmetic is the Problem's dtype throughout; the images always arrive as float32.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from shutil import which
 from typing import ClassVar, Literal
 
@@ -75,6 +78,13 @@ class Backend(ABC):
             with suppress(PackageNotFoundError):  # tensorflow-cpu, say, offers tensorflow's module under another name
                 found[name] = version(name)
         return found
+
+    @classmethod
+    def source_sha256(cls) -> str:
+        """The hash of the files that define it and what it inherits, this one apart: whether two runs had the same."""
+        bases = cls.__mro__[: cls.__mro__.index(Backend)]
+        files = dict.fromkeys(Path(inspect.getfile(base)) for base in bases)
+        return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
     @classmethod
     def native_defaults(cls) -> Defaults:

@@ -2,8 +2,8 @@
 
 What a framework could do at best, and how. A step reads and writes the large kernel and its two moments once:
 
-* The hidden layer is cut into parts by columns, a few for each thread. A thread has a part's kernel, biases, moments and
-  activations to itself, and a part's activations and deltas of a batch stay in its nearest cache.
+* The hidden layer is cut into parts by columns, one or two for each thread. A thread has a part's kernel, biases,
+  moments and activations to itself, and a part's activations and deltas of a batch stay in its nearest cache.
 * As soon as some rows of the kernel are updated they are used for the forward pass of the next batch.
 * The derivative of the hidden softmax needs, of each image, the sum of `h * dh` over all parts. It equals the sum of
   `delta * logits` over the classes (without the output's biases), because `dh = delta @ W2'` and `logits = h @ W2`. So
@@ -23,8 +23,6 @@ ROWS, IMAGES = 4, 3
 Either product loads what it adds up to once for a tile, whose 12 pixels stay in registers all along the columns.
 Rows and batches are padded to a multiple with zeros.
 """
-PARTS = 2
-"""Parts that each thread has: of 196 columns with two threads, whose activations and deltas are 24 KB together."""
 LINE = 64
 """Bytes of a cache line, and of the widest vector register: arrays begin at one, and parts are padded to whole ones.
 
@@ -34,7 +32,13 @@ nothing but padding would take it from itself.
 
 
 class Numba(Backend):
-    """Dense arithmetic throughout."""
+    """Dense arithmetic throughout.
+
+    Attributes:
+        sparse: whether to leave out multiplications by zero.
+        parts: that each thread has; of 196 columns with two threads and two parts, whose activations and deltas of a
+            batch are 24 KB together.
+    """
 
     name: ClassVar[str] = "numba"
     style: ClassVar[Style] = "tuned"
@@ -42,13 +46,14 @@ class Numba(Backend):
     modules = ("numba",)
     extra = "numba"
     sparse: ClassVar[bool] = False
+    parts: ClassVar[int] = 2
 
     def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
         """Cut the parameters into parts and compile."""
         self.problem = problem
         self.images, self.labels = train.images.astype(problem.dtype, copy=False), train.labels
         lanes = LINE // np.dtype(problem.dtype).itemsize
-        parts = PARTS * threads
+        parts = self.parts * threads
         columns = _up(-(-problem.hidden // parts), lanes)
         rows, batch, classes = _up(problem.inputs, ROWS), _up(problem.batch_size, IMAGES), problem.classes
         self.shape = parts, rows, columns
@@ -124,11 +129,12 @@ class NumbaSparse(Numba):
     """The same without the multiplications by pixels that are exactly zero, 81 % of MNIST's; the sums are the same.
 
     Rows of the kernel whose pixel has been zero in every image so far have neither gradient nor moments: they are left
-    out altogether.
+    out altogether. With a fifth of the arithmetic, what each part costs by itself counts for more: a thread has one.
     """
 
     name: ClassVar[str] = "numba-sparse"
     sparse: ClassVar[bool] = True
+    parts: ClassVar[int] = 1
 
 
 def _moments(array: FloatArray) -> FloatArray:

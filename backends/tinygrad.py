@@ -23,8 +23,8 @@ class Tinygrad(Backend):
     """`TinyJit` around forward, `backward` and Adam, which is written out in the Problem's form.
 
     tinygrad makes C of it, which clang compiles: once for whole batches; a short batch is run without the JIT. Of the
-    ways to write a kernel it times some and keeps the fastest: that takes most of a minute at the start, and saves
-    more than that in a standard run.
+    ways to write a kernel it times some and keeps the fastest (`BEAM`): for a step that takes a minute when the first
+    one is taken, and saves more than that in a standard run. Nothing else is run often enough to be searched for.
     """
 
     name: ClassVar[str] = "tinygrad"
@@ -33,11 +33,12 @@ class Tinygrad(Backend):
     modules = ("tinygrad",)
     programs = ("clang",)
     extra = "tinygrad"
+    beam: ClassVar[int] = 2
 
     @classmethod
     def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
-        """Its device, how many threads a kernel may be split over, and how widely to search for fast kernels."""
-        return {"DEV": "CPU", "NUM_CPU_THREADS": str(threads), "DEFAULT_FLOAT": dtype, "BEAM": "2"}
+        """Its device, and how many threads a kernel may be split over."""
+        return {"DEV": "CPU", "NUM_CPU_THREADS": str(threads), "DEFAULT_FLOAT": dtype}
 
     @classmethod
     def native_defaults(cls) -> Defaults:
@@ -72,7 +73,7 @@ class Tinygrad(Backend):
 
     def train(self, order: IntArray) -> float:
         """The JIT wants inputs that are realized, and every batch of the same shape."""
-        from tinygrad import Tensor
+        from tinygrad import Context, Tensor
 
         total = 0.0
         for start in range(0, len(order), self.problem.batch_size):
@@ -80,8 +81,13 @@ class Tinygrad(Backend):
             self.step += 1
             scalars = (self.problem.alpha(self.step), self.problem.epsilon_at(self.step, "uncorrected"))
             inputs = self.images[batch], self.labels[batch], np.array(scalars, self.problem.dtype)
-            step = self.jitted if len(batch) == self.problem.batch_size else self.eager
-            total += step(*(Tensor(array).realize() for array in inputs)).item() * len(batch)
+            tensors = [Tensor(array).realize() for array in inputs]
+            if len(batch) == self.problem.batch_size:
+                with Context(BEAM=self.beam):
+                    loss = self.jitted(*tensors)
+            else:
+                loss = self.eager(*tensors)
+            total += loss.item() * len(batch)
         return total / len(order)
 
     def predict(self, images: NDArray[np.float32]) -> FloatArray:

@@ -4,6 +4,7 @@ Readable in grey and by the colour-blind: a backend has a colour of Okabe and It
 same in every chart. A run that failed is drawn thin up to its last epoch, which is crossed out.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import shorten, wrap
@@ -17,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from pandas import Series
 
 from lockstep_bench.harness.equivalence import allowed_disagreements
-from lockstep_bench.harness.tables import NOT_IDENTICAL, Results, of_threads, title
+from lockstep_bench.harness.tables import NOT_IDENTICAL, Results, parts, title
 
 STYLE: Final[Any] = {
     "axes.axisbelow": True,
@@ -70,18 +71,26 @@ def looks(results: Results) -> list[Look]:
 def write_charts(folder: Path, results: Results) -> list[Path]:
     """Draw every chart into `charts/` of a results folder, as PNG and as SVG, and return the paths.
 
-    With several numbers of threads, into a folder for each: `charts/threads-2`.
+    With several machines or numbers of threads, into a folder for each, numbered as by `parts`:
+    `charts/1-2-threads`.
     """
     paths = []
     with context(["default", STYLE]):  # not the user's own settings: the same tables give the same bytes
-        for threads in results.plan.threads:
-            target = folder / "charts" / (f"threads-{threads}" if len(results.plan.threads) > 1 else "")
+        several = parts(results)
+        for number, part in enumerate(several, start=1):
+            own = re.sub("[^a-z0-9]+", "-", f"{number} {part.name}".lower())
+            target = folder / "charts" / (own if len(several) > 1 else "")
             target.mkdir(parents=True, exist_ok=True)
-            for name, figure in _figures(of_threads(results, threads)):
-                for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-                    paths.append(target / f"{name}.{suffix}")
-                    figure.savefig(paths[-1], dpi=200, metadata=metadata)
+            for name, figure in _figures(part.results):
+                paths += _save(figure, target, name)
     return paths
+
+
+def _save(figure: Figure, folder: Path, name: str) -> Iterator[Path]:
+    """As PNG and as SVG, without a date."""
+    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        figure.savefig(folder / f"{name}.{suffix}", dpi=200, metadata=metadata)
+        yield folder / f"{name}.{suffix}"
 
 
 def _figures(results: Results) -> Iterator[tuple[str, Figure]]:

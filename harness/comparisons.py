@@ -1,6 +1,6 @@
 """ratios.csv and summary.csv: every backend against every other, and a row that says where it stands.
 
-Only runs with status `ok` are averaged, ranked or compared, and only within the same number of threads.
+Only runs with status `ok` are averaged, ranked or compared, and only within one machine and number of threads.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +14,8 @@ from lockstep_bench.harness.records import Plan
 from lockstep_bench.harness.statistics import LEVEL, compare_all, mean_interval
 
 CONDITIONS: Final = ("machine", "dataset", "threads", "device", "profile")
+PART: Final = ["machine", "threads"]
+"""Times are compared within these alone."""
 TO_REFERENCE: Final = {
     "ratio": "ratio_to_reference",
     "ratio_low": "ratio_to_reference_low",
@@ -81,17 +83,11 @@ MEDIANS: Final = (
 
 
 def ratio_rows(plan: Plan, turns: DataFrame) -> Iterator[Row]:
-    """Every ordered pair of backends, by the number of threads."""
-    for threads, own in turns[turns["status"] == "ok"].groupby("threads", sort=False):
+    """Every ordered pair of backends, by machine and number of threads."""
+    for _, own in turns[turns["status"] == "ok"].groupby(PART, sort=False):
         conditions = {column: own[column].iloc[0] for column in CONDITIONS}
         for found in compare_all(_seconds(plan, own)):
-            yield {
-                **found._asdict(),
-                "verdict": found.verdict,
-                **conditions,
-                "threads": threads,
-                "machine": "; ".join(own["machine"].unique()),
-            }
+            yield {**found._asdict(), "verdict": found.verdict, **conditions}
 
 
 def _seconds(plan: Plan, turns: DataFrame) -> dict[str, list[np.ndarray[Any, np.dtype[np.float64]]]]:
@@ -103,10 +99,10 @@ def _seconds(plan: Plan, turns: DataFrame) -> dict[str, list[np.ndarray[Any, np.
 
 
 def summary_rows(plan: Plan, runs: DataFrame, turns: DataFrame, ratios: DataFrame) -> list[Row]:
-    """A row per backend over its runs, by threads; the fastest first, those that failed last."""
+    """A row per backend over its runs, by machine and number of threads; the fastest first, those that failed last."""
     rows: list[Row] = []
-    for threads in plan.threads:
-        own = [table[table["threads"] == threads] for table in (runs, turns, ratios)]
+    for machine, threads in runs[PART].drop_duplicates().itertuples(index=False):
+        own = [table[(table["machine"] == machine) & (table["threads"] == threads)] for table in (runs, turns, ratios)]
         each = [_backend(plan, planned.name, *own[:2]) for planned in plan.backends]
         each.sort(key=lambda row: (row["status"] != "ok", _last(row["microseconds_per_step"])))
         _stand(plan, each, own[2])
@@ -127,7 +123,6 @@ def _backend(plan: Plan, name: str, runs: DataFrame, turns: DataFrame) -> Row:
     return {
         "backend": name,
         **runs.iloc[0][["style", *CONDITIONS]],
-        "machine": "; ".join(filter(None, runs["machine"].unique())),
         "status": next((status for status in runs["status"] if status != "ok"), "ok"),
         "runs": len(runs),
         "runs_ok": len(ok),

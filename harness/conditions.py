@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,15 @@ def thread_pools() -> list[dict[str, Any]]:
 
     keys = ("user_api", "internal_api", "version", "num_threads", "threading_layer", "architecture")
     return [{key: pool[key] for key in keys if key in pool} for pool in threadpool_info()]
+
+
+def blas(pools: Iterable[Mapping[str, Any]]) -> str:
+    """The BLAS libraries among these thread pools: name, version, and the kind of CPU that its kernels are for."""
+    keys = ("internal_api", "version", "architecture")
+    found = (
+        " ".join(str(pool[key]) for key in keys if pool.get(key)) for pool in pools if pool.get("user_api") == "blas"
+    )
+    return ", ".join(dict.fromkeys(found))
 
 
 def speed_variables() -> dict[str, str]:

@@ -6,9 +6,8 @@ machine.
 """
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TextIO
+from typing import Annotated, Any, Literal, NamedTuple, Self, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,13 +103,17 @@ class MachineEvent(Record):
 
 
 class StartEvent(Record):
-    """A worker process is there and has imported its framework; `memory_bytes` is what it then held resident."""
+    """A worker process is there and has imported its framework; `memory_bytes` is what it then held resident.
+
+    `source_sha256` is of the adapter's own code. Records from before two runs could be compared lack it.
+    """
 
     event: Literal["start"] = "start"
     backend: str
     start_seconds: float
     import_seconds: float
     versions: dict[str, str]
+    source_sha256: str | None = None
     memory_bytes: int
 
 
@@ -274,29 +277,45 @@ def read_plan(folder: Path) -> Plan:
         raise LockstepError(f"{path} is not a plan: {first_error(error)}; restore it from where it came") from error
 
 
-def read_events(folder: Path, block: Block) -> list[Event]:
+class Recorded(NamedTuple):
+    """What a block's raw file holds; `cut` says what of it is missing at the end, and is empty if nothing is."""
+
+    events: list[Event]
+    cut: str
+
+
+def read_block(folder: Path, block: Block) -> Recorded:
     """The events of a block in order; none where it was not begun.
 
-    A last line without its end is what a crash in mid-write leaves: it is left out.
+    A crash in mid-write, or a copy that broke off, leaves a file that ends anywhere: what was complete before counts.
 
     Raises:
-        LockstepError: another line is not an event; the message names file and line.
+        LockstepError: a line before the last is not an event; the message names file and line.
     """
     path = block_path(folder, block, "jsonl")
     if not path.is_file():
-        return []
-    return list(_parse(path))
+        return Recorded([], "")
+    *lines, unfinished = path.read_bytes().split(b"\n")
+    events = [_event(path, number, line) for number, line in enumerate(lines, start=1)]
+    if unfinished:
+        return Recorded(events, f"{path.name} breaks off in line {len(lines) + 1}, which was left out")
+    if not (events and isinstance(events[-1], EndEvent) and events[-1].backend is None):
+        return Recorded(events, f"{path.name} stops after {len(lines)} lines, before the end of its block")
+    return Recorded(events, "")
 
 
-def _parse(path: Path) -> Iterator[Event]:
-    *lines, _unfinished = path.read_bytes().split(b"\n")
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield EVENT.validate_json(line)
-        except ValidationError as error:
-            raise LockstepError(
-                f"{path}, line {number}, is not an event: {first_error(error)}; restore the file"
-            ) from error
+def read_events(folder: Path, block: Block) -> list[Event]:
+    """The events alone, as `read_block` finds them."""
+    return read_block(folder, block).events
+
+
+def _event(path: Path, number: int, line: bytes) -> Event:
+    try:
+        return EVENT.validate_json(line)
+    except ValidationError as error:
+        raise LockstepError(
+            f"{path}, line {number}, is not an event: {first_error(error)}; restore the file"
+        ) from error
 
 
 def first_error(error: ValidationError) -> str:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from lockstep_bench.harness import records
+from lockstep_bench.harness.conditions import blas
 from lockstep_bench.harness.floor import Rates, floor_seconds
 from lockstep_bench.harness.problem import Defaults
 from lockstep_bench.harness.records import EvaluationEvent, Event, Plan, PlannedBackend, TurnEvent
@@ -132,9 +133,13 @@ def run_row(run: Run) -> Row:
     for start in run.every(records.StartEvent):
         versions = start.versions
         row |= start.model_dump(include={"start_seconds", "import_seconds"})
-        row["memory_import_bytes"] = start.memory_bytes
+        row |= {"memory_import_bytes": start.memory_bytes, "source_sha256": start.source_sha256 or ""}
     for build in run.every(records.BuildEvent):
-        row |= {"build_seconds": build.build_seconds, "memory_build_bytes": build.memory_bytes}
+        row |= {
+            "build_seconds": build.build_seconds,
+            "memory_build_bytes": build.memory_bytes,
+            "blas": blas(build.pools),
+        }
         row |= build.model_dump(include=set(Defaults._fields))
     row |= _training(run)
     for extra in run.every(records.ExtraEvent):

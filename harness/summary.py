@@ -11,7 +11,7 @@ from lockstep_bench.harness.comparisons import RULES
 from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
-from lockstep_bench.harness.tables import NOT_IDENTICAL, Results, each, of_threads, title
+from lockstep_bench.harness.tables import NOT_IDENTICAL, Part, Results, each, parts, title
 
 BEGIN: Final = "<!-- lockstep report: begin -->"
 END: Final = "<!-- lockstep report: end -->"
@@ -54,7 +54,7 @@ def write_into(file: Path, results: Results) -> None:
 
 
 def page(results: Results) -> str:
-    """The page: the answer, what failed and why, the rules, a table for each number of threads, how it was measured."""
+    """The page: the answer, what is missing or failed, the rules, a table for each part, how it was measured."""
     plan, runs = results.plan, results.runs
     other = f"**THESE ARE NOT MNIST NUMBERS:** they were measured on another dataset, {plan.dataset.name}."
     failed = runs[runs["status"] != "ok"].groupby(["backend", "status", "epochs_done", "reason"], sort=False)["seed"]
@@ -64,29 +64,29 @@ def page(results: Results) -> str:
         for (backend, status, done, reason), seeds in failed
     )
     native = ", native defaults, networks not identical" if plan.profile == "native" else ""
-    parts = [
+    texts = [
         f"# lockstep{native}: {' on '.join(title(results))}",
         "" if plan.dataset.name == "mnist" else other,
+        "\n".join(f"- **{sentence}.**" for sentence in results.cut),
         "\n".join(failures),
         METHOD + "\n\n" + "\n".join(f"- {rule.meaning}," for rule in RULES).rstrip(",") + ".",
         answer(results),
-        "\n".join(f"- {line}" for line in _remarks(results)),
+        "\n".join(f"- {line}" for part in parts(results) for line in _remarks(part)),
         "## How it was measured",
         "\n".join(f"- {line}" for line in _conditions(results)),
     ]
-    return "\n\n".join(filter(None, parts)) + "\n"
+    return "\n\n".join(filter(None, texts)) + "\n"
 
 
 def answer(results: Results) -> str:
-    """The answer in words and its table, for each number of threads."""
-    several = len(results.plan.threads) > 1
-    parts = []
-    for threads in results.plan.threads:
-        own = of_threads(results, threads)
-        parts += [f"## {threads} thread{'s' if threads > 1 else ''}"] if several else []
+    """The answer in words and its table, for each machine and number of threads."""
+    texts = []
+    for part in parts(results):
+        own = part.results
+        texts += [f"## {part.name}"] if part.name else []
         table = _native_cells(own) if results.plan.profile == "native" else _cells(own)
-        parts += [" ".join(_sentences(own)), "\n".join(f"| {' | '.join(cells)} |" for cells in table)]
-    return "\n\n".join(parts)
+        texts += [" ".join(_sentences(own)), "\n".join(f"| {' | '.join(cells)} |" for cells in table)]
+    return "\n\n".join(texts)
 
 
 def _sentences(results: Results) -> Iterator[str]:
@@ -224,10 +224,11 @@ def _native_cells(results: Results) -> Iterator[list[str]]:
         ]
 
 
-def _remarks(results: Results) -> Iterator[str]:
-    """What a reader of the table has to know of single backends."""
+def _remarks(part: Part) -> Iterator[str]:
+    """What a reader of a part's table has to know of single backends."""
+    results = part.results
     for _, row in results.summary.iterrows():
-        who = f"{row['backend']} ({row['threads']} threads)" if len(results.plan.threads) > 1 else row["backend"]
+        who = f"{row['backend']} ({part.name})" if part.name else row["backend"]
         for rule in RULES:
             if row[rule.column] > rule.limit:
                 yield f"{who} is unstable: {rule.meaning} (`{rule.column}` {row[rule.column]:.3g}); {rule.advice}"

@@ -18,7 +18,7 @@ from lockstep_bench.harness.runs import epoch_rows, run_row, runs_of, turn_rows
 COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "runs": (
         *("backend", "style", "seed", "status", *CONDITIONS, "block", "replicate", "reason", "epochs_done", "versions"),
-        *Defaults._fields,
+        *("source_sha256", "blas", *Defaults._fields),
         *("test_error_percent", "test_loss", "disagreements", "microseconds_per_step", "images_per_second"),
         *("floor_multiple", "start_seconds", "import_seconds", "build_seconds", "first_slice_seconds"),
         *("median_slice_seconds", "startup_seconds", "train_seconds", "evaluation_seconds", "own_seconds"),
@@ -93,7 +93,10 @@ NOT_IDENTICAL: Final = (
 
 
 class Results(NamedTuple):
-    """A results folder as tables, unrounded; `results/README.md` says what every column means."""
+    """A results folder as tables, unrounded; `results/README.md` says what every column means.
+
+    `cut` says which raw files end before their time: what was complete before is in the tables.
+    """
 
     plan: Plan
     runs: DataFrame
@@ -101,6 +104,12 @@ class Results(NamedTuple):
     turns: DataFrame
     summary: DataFrame
     ratios: DataFrame
+    cut: tuple[str, ...] = ()
+
+    @property
+    def tables(self) -> tuple[DataFrame, ...]:
+        """All of them, in the order of COLUMNS."""
+        return tuple(getattr(self, name) for name in COLUMNS)
 
 
 def load(folder: Path | str) -> Results:
@@ -110,14 +119,15 @@ def load(folder: Path | str) -> Results:
         LockstepError: the folder holds no plan, or a raw file is damaged; the message says which and where.
     """
     plan = records.read_plan(Path(folder))
-    recorded = [(block, records.read_events(Path(folder), block)) for block in plan.blocks]
-    each_run = [run for block, events in recorded for run in runs_of(plan, block, events)]
+    recorded = [(block, records.read_block(Path(folder), block)) for block in plan.blocks]
+    each_run = [run for block, found in recorded for run in runs_of(plan, block, found.events)]
+    cut = tuple(found.cut for _, found in recorded if found.cut)
     runs = _table("runs", map(run_row, each_run))
     epochs = _table("epochs", (row for run in each_run for row in epoch_rows(run)))
     turns = _table("turns", (row for run in each_run for row in turn_rows(run)))
     ratios = _table("ratios", ratio_rows(plan, turns))
     summary = _table("summary", summary_rows(plan, runs, turns, ratios))
-    return Results(plan, runs, epochs, turns, summary, ratios)
+    return Results(plan, runs, epochs, turns, summary, ratios, cut)
 
 
 def write_tables(folder: Path) -> Results:
@@ -133,11 +143,26 @@ def write_tables(folder: Path) -> Results:
     return results
 
 
-def of_threads(results: Results, threads: int) -> Results:
-    """The part of the results that was measured with so many threads."""
-    blocks = [block for block in results.plan.blocks if block.threads == threads]
-    own = [table[table["threads"] == threads].reset_index(drop=True) for table in results[1:]]
-    return Results(results.plan.model_copy(update={"blocks": blocks}), *own)
+class Part(NamedTuple):
+    """The results of one machine and number of threads, which are compared with no other; called what sets it apart."""
+
+    name: str
+    results: Results
+
+
+def parts(results: Results) -> list[Part]:
+    """The results by machine and number of threads, in the order of their blocks."""
+    both = results.runs[["machine", "threads"]].drop_duplicates()
+    machines, threads = (list(both[column].unique()) for column in both)
+    found = []
+    for machine, count in both.itertuples(index=False):
+        names = [str(machine)] if len(machines) > 1 else []
+        names += [f"{count} thread{'s' if count > 1 else ''}"] if len(threads) > 1 else []
+        own = [table[(table["machine"] == machine) & (table["threads"] == count)] for table in results.tables]
+        blocks = [block for block in results.plan.blocks if block.id in set(own[0]["block"])]
+        plan = results.plan.model_copy(update={"blocks": blocks})
+        found.append(Part(", ".join(names), Results(plan, *(table.reset_index(drop=True) for table in own))))
+    return found
 
 
 def title(results: Results) -> tuple[str, str]:

@@ -53,6 +53,7 @@ class Worker:
         return {
             "import_seconds": seconds,
             "versions": self.backend.versions(),
+            "source_sha256": self.backend.source_sha256(),
             "memory_bytes": conditions.memory_bytes(),
         }
 

@@ -20,7 +20,7 @@ ORDER = np.arange(11)
     ids=["numba in 2", "numba in 5", "numba-sparse in 5"],
 )
 def test_parts_are_one_network(backend: Numba, dtype: Dtype, threads: int) -> None:
-    """However many there are: of four parts two are nothing but padding, of ten eight."""
+    """However many there are, most of them nothing but padding."""
     problem = replace(PROBLEM, dtype=dtype)
     random = np.random.default_rng(0)
     images = random.uniform(0, 1, (len(ORDER), problem.inputs)) * (random.uniform(size=problem.inputs) < 0.7)

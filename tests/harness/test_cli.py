@@ -96,7 +96,7 @@ def test_run_twice_against_itself_on_several_numbers_of_threads(tmp_path: Path, 
     runs = pd.read_csv(tmp_path / "out" / "runs.csv")
     assert len(runs) == 8
     assert set(runs["backend"]) == {"numpy", "numpy-aa"}
-    assert {"charts/threads-1/loss.png", "charts/threads-2/loss.svg"} <= set(files(tmp_path / "out"))
+    assert {"charts/1-1-thread/loss.png", "charts/2-2-threads/loss.svg"} <= set(files(tmp_path / "out"))
     page = (tmp_path / "out" / "summary.md").read_text()
     assert page.index("## 1 thread\n") < page.index("## 2 threads\n")
     assert page.count("The reference against itself (numpy-aa) came to") == 2

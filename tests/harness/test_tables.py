@@ -410,7 +410,7 @@ def test_columns_are_in_the_stated_order_and_rounded(tmp_path: Path) -> None:
 
 def test_every_column_of_measured_numbers_has_digits(pair: Results) -> None:
     """A float that is not rounded would differ in its last digits from one machine to the next."""
-    for table in pair[1:]:
+    for table in pair.tables:
         assert set(table.select_dtypes("float64").columns) <= set(DECIMALS)
         assert not table.select_dtypes("object").map(lambda value: isinstance(value, float)).to_numpy().any()
 

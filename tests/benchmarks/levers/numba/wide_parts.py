@@ -1,12 +1,8 @@
 """as many parts as threads"""
 
-from lockstep_bench.backends import numba
-from lockstep_bench.backends.base import Problem, Split, Weights
+from lockstep_bench.backends.numba import Numba
 
 
-class WideParts(numba.Numba):
+class WideParts(Numba):
     name = "numba--wide-parts"
-
-    def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
-        numba.PARTS = 1
-        super().build(problem, weights, train, device, threads)
+    parts = 1

@@ -1,12 +1,8 @@
-"""four times as many parts as threads"""
+"""twice as many parts as threads"""
 
-from lockstep_bench.backends import numba
-from lockstep_bench.backends.base import Problem, Split, Weights
+from lockstep_bench.backends.numba import NumbaSparse
 
 
-class NarrowParts(numba.NumbaSparse):
+class NarrowParts(NumbaSparse):
     name = "numba-sparse--narrow-parts"
-
-    def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
-        numba.PARTS = 4
-        super().build(problem, weights, train, device, threads)
+    parts = 2
