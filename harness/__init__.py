@@ -1,8 +1,8 @@
 """The harness: data, schedule, clock, checks, records and reports.
 
-`run`, `load` and `verify` are the command line's work as functions that return DataFrames:
+`run`, `load`, `compare` and `verify` are the command line's work as functions that return DataFrames:
 
-    from lockstep_bench.harness import load, run, verify
+    from lockstep_bench.harness import compare, load, run, verify
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # a worker imports this package too, and must not pay for wha
     from lockstep_bench.backends.base import Dtype
     from lockstep_bench.harness.tables import Results
 
-__all__ = ["load", "run", "verify"]
+__all__ = ["compare", "load", "run", "verify"]
 
 
 def run(
@@ -47,6 +47,21 @@ def load(folder: Path | str) -> "Results":
     from lockstep_bench.harness import tables
 
     return tables.load(folder)
+
+
+def compare(old: Path | str, new: Path | str) -> "pd.DataFrame":
+    """What got faster or slower from one result to another: a row per backend, as `changes.compare` says.
+
+    Args:
+        old: a results folder, or a JSON file of this project's pytest-benchmark suite.
+        new: another.
+
+    Raises:
+        LockstepError: one of them is neither, or is damaged.
+    """
+    from lockstep_bench.harness import changes
+
+    return changes.compare(old, new)
 
 
 def verify(

@@ -5,16 +5,17 @@ same in every chart. A run that failed is drawn thin up to its last epoch, which
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from textwrap import shorten, wrap
 from typing import Any, Final, NamedTuple
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.style import context
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from pandas import Series
 
 from lockstep_bench.harness.equivalence import allowed_disagreements
@@ -74,7 +75,7 @@ def write_charts(folder: Path, results: Results) -> list[Path]:
     With several machines or numbers of threads, into a folder for each, numbered as by `parts`:
     `charts/1-2-threads`.
     """
-    paths = []
+    paths: list[Path] = []
     with context(["default", STYLE]):  # not the user's own settings: the same tables give the same bytes
         several = parts(results)
         for number, part in enumerate(several, start=1):
@@ -84,6 +85,48 @@ def write_charts(folder: Path, results: Results) -> list[Path]:
             for name, figure in _figures(part.results):
                 paths += _save(figure, target, name)
     return paths
+
+
+def write_ratios(folder: Path, columns: Mapping[str, Results]) -> list[Path]:
+    """Draw `charts/ratios` into a folder: every backend's ratio to the reference in each of several results."""
+    target = folder / "charts"
+    target.mkdir(parents=True, exist_ok=True)
+    with context(["default", STYLE]):
+        return list(_save(_ratios(columns), target, "ratios"))
+
+
+def _ratios(columns: Mapping[str, Results]) -> Figure:
+    """A row per backend, in it a mark with its interval for each of the results; the reference is the line at 1."""
+    summaries = {name: results.summary.set_index("backend") for name, results in columns.items()}
+    shown = pd.concat(summaries).reset_index(names=["results", "backend"]).dropna(subset="ratio_to_reference")
+    order = shown.groupby("backend")["ratio_to_reference"].median().sort_values(ascending=False).index
+    figure = Figure(figsize=(WIDTH, 0.24 * len(order) * max(2, len(columns)) / 2 + 1.2 + LINE * len(columns)))
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots()
+    for number, (name, summary) in enumerate(summaries.items()):
+        own = summary.loc[[backend for backend in order if backend in summary.index]]
+        ratio, low, high = (own[f"ratio_to_reference{end}"] for end in ("", "_low", "_high"))
+        places = [list(order).index(backend) + 0.5 - (number + 1) / (len(columns) + 1) for backend in own.index]
+        axes.errorbar(
+            ratio,
+            places,
+            xerr=[(ratio - low).fillna(0), (high - ratio).fillna(0)],
+            fmt=MARKERS[number % len(MARKERS)],
+            color=COLOURS[number % len(COLOURS)],
+            markersize=5,
+            capsize=3,
+            label=f"{name}: {title(columns[name])[1]}",
+        )
+    axes.axvline(1, color="0.4", linestyle=":", zorder=1)
+    axes.set(xscale="log", xlabel="time per step over the reference's, each within its own results (95 % intervals)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.set_yticks(range(len(order)), order)
+    axes.set_ylim(-0.6, len(order) - 0.4)
+    axes.tick_params(axis="y", length=0)
+    figure.legend(loc="outside lower left")
+    return figure
 
 
 def _save(figure: Figure, folder: Path, name: str) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""The command line: `lockstep data | backends | new-backend | verify | run | report`."""
+"""The command line: `lockstep data | backends | new-backend | verify | run | report | compare`."""
 
 import shlex
 import sys
@@ -241,20 +241,29 @@ def _numbers(option: str, text: str | None) -> list[int] | None:
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A results folder.")],
+    folders: Annotated[list[Path], typer.Argument(help="Results folders.")],
     into: Annotated[
         Path | None, typer.Option(help="A document that gets the answer and the table, between its marker lines.")
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder that gets all of them side by side.")] = None,
 ) -> None:
-    """Make the tables and charts of a results folder again from its raw files.
+    """Make the tables and charts of results folders again from their raw files.
 
     Example: `lockstep report results/standard --into README.md`
+
+    Several, and side by side: `lockstep report results/laptop results/server --out results/both`
     """
+    from lockstep_bench.harness.side_by_side import write_side_by_side
     from lockstep_bench.harness.summary import write_into
 
-    results = _report(folder)
+    if into is not None and len(folders) > 1:
+        raise UsageError("--into takes the results of one folder: give one")
+    each = {folder: _report(folder) for folder in folders}
     if into is not None:
-        write_into(into, results)
+        write_into(into, each[folders[0]])
+    if out is not None:
+        write_side_by_side(out, each)
+        console.print(f"Side by side, they are in {out}", highlight=False)
 
 
 def _report(folder: Path) -> "Results":
@@ -264,7 +273,42 @@ def _report(folder: Path) -> "Results":
     results = write_report(folder)
     console.print((folder / "summary.md").read_text(), highlight=False, markup=False, soft_wrap=True)
     console.print(f"Tables and charts are in {folder}", highlight=False)
+    for sentence in results.cut:
+        say(sentence)
     return results
+
+
+@app.command()
+def compare(
+    old: Annotated[Path, typer.Argument(help="A results folder, or a JSON file of pytest-benchmark.")],
+    new: Annotated[Path, typer.Argument(help="Another, measured later.")],
+    csv: Annotated[Path | None, typer.Option(help="A file for the table as CSV.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="A file for the table in Markdown, for a pull request.")] = None,
+    fail_on_slower: Annotated[
+        float | None, typer.Option(metavar="PERCENT", help="Exit with 1 if a backend is shown to be slower by more.")
+    ] = None,
+) -> None:
+    """Say what got faster or slower from one result to another.
+
+    Example: `lockstep compare results/before results/after --fail-on-slower 5`
+    """
+    from lockstep_bench.harness import changes
+
+    found = changes.compare(old, new)
+    header, *rows = changes.cells(found)
+    table = Table(*header)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(changes.answer(found), highlight=False, markup=False, soft_wrap=True)
+    console.print(table)
+    for note in changes.notes(found):
+        console.print(f"- {note}", highlight=False, markup=False, soft_wrap=True)
+    if csv is not None:
+        changes.write_csv(csv, found)
+    if markdown is not None:
+        markdown.write_text(changes.page(found, str(old), str(new)), encoding="utf-8", newline="\n")
+    if fail_on_slower is not None:
+        changes.fail_on_slower(found, fail_on_slower)
 
 
 def say(message: str) -> None:

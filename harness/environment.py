@@ -81,13 +81,13 @@ def lockstep_version() -> str:
 def commit() -> tuple[str | None, bool | None]:
     """The git commit of the checkout that this code runs from and whether all of it was committed; nothing elsewhere.
 
-    Untracked files do not count: results of earlier runs are such.
+    Untracked files do not count, nor does anything in results/: it is no part of what runs.
     """
     if not (CHECKOUT / ".git").exists():  # installed as a package: whatever repository lies around it is another's
         return None, None
     try:
         head = _git("rev-parse", "HEAD")
-        return head, not _git("status", "--porcelain", "--untracked-files=no")
+        return head, not _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
     except (OSError, subprocess.CalledProcessError):
         return None, None
 

@@ -304,11 +304,6 @@ def read_block(folder: Path, block: Block) -> Recorded:
     return Recorded(events, "")
 
 
-def read_events(folder: Path, block: Block) -> list[Event]:
-    """The events alone, as `read_block` finds them."""
-    return read_block(folder, block).events
-
-
 def _event(path: Path, number: int, line: bytes) -> Event:
     try:
         return EVENT.validate_json(line)

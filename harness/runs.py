@@ -28,6 +28,7 @@ class Run(NamedTuple):
         identity: the columns that identify it.
         planned: the backend as it was planned.
         reason: why it ended, if not well.
+        python: the version of Python on that machine.
         events: its own, in order.
         floors: by round, the dense floor of a step in microseconds.
         waited: CPU seconds that its worker used in turns of others, and the seconds that these turns took.
@@ -37,6 +38,7 @@ class Run(NamedTuple):
     identity: Mapping[str, object]
     planned: PlannedBackend
     reason: str
+    python: str
     events: Sequence[Event]
     floors: Mapping[int, float]
     waited: tuple[float, float]
@@ -48,7 +50,8 @@ class Run(NamedTuple):
 
 def runs_of(plan: Plan, block: records.Block, events: Sequence[Event]) -> Iterator[Run]:
     """A block's runs in the plan's order; a block that was run elsewhere names that machine."""
-    machine = next((event.machine for event in events if isinstance(event, records.MachineEvent)), plan.machine)
+    began = next((event for event in events if isinstance(event, records.MachineEvent)), None)
+    machine, python = (began.machine, str(began.details.get("python", ""))) if began else (plan.machine, "")
     floors = {
         event.round: 1e6 * floor_seconds(plan.problem, Rates(event.flops_per_second, event.bytes_per_second))
         for event in events
@@ -69,6 +72,7 @@ def runs_of(plan: Plan, block: records.Block, events: Sequence[Event]) -> Iterat
             identity,
             planned,
             " ".join(reason.split()),
+            python,
             own,
             floors,
             (
@@ -129,7 +133,7 @@ def epoch_rows(run: Run) -> Iterator[Row]:
 def run_row(run: Run) -> Row:
     """One run; what was not recorded is missing."""
     versions = run.planned.versions
-    row: Row = {**run.identity, "reason": run.reason}
+    row: Row = {**run.identity, "reason": run.reason, "python": run.python}
     for start in run.every(records.StartEvent):
         versions = start.versions
         row |= start.model_dump(include={"start_seconds", "import_seconds"})

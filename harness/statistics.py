@@ -80,7 +80,9 @@ class Change(NamedTuple):
     p_value: float
 
 
-def change(old: Sequence[Floats], new: Sequence[Floats], luck: float = PROCESS_LUCK, seed: int = 0) -> Change:
+def change(
+    old: Sequence[Floats], new: Sequence[Floats], resamples: int = RESAMPLES, luck: float = PROCESS_LUCK, seed: int = 0
+) -> Change:
     """The change of a median from one run to another, of log ratios that come in series, each of one process.
 
     The two runs are resampled each by itself, as in `estimate`. A run with more processes knows better how lucky one of
@@ -90,16 +92,17 @@ def change(old: Sequence[Floats], new: Sequence[Floats], luck: float = PROCESS_L
     Args:
         old: of the run before, (n,) each; FEWEST samples in all, at least.
         new: of the run after, as `old`.
+        resamples: how many.
         luck: the deviation between processes that do the same, of the log ratio.
         seed: of the resamples.
     """
     middles = [float(np.median(np.concatenate(series))) for series in (old, new)]
     before, after = (
-        _drawn(series, middle, RESAMPLES, 2 * seed + place)
+        _drawn(series, middle, resamples, 2 * seed + place)
         for place, (series, middle) in enumerate(zip((old, new), middles, strict=True))
     )
     deviation = luck * np.sqrt(1 / len(old) + 1 / len(new))
-    drawn = after - before + deviation * np.random.default_rng(seed).standard_normal(RESAMPLES)
+    drawn = after - before + deviation * np.random.default_rng(seed).standard_normal(resamples)
     ratio, low, high = np.exp([middles[1] - middles[0], *interval(drawn)]).tolist()
     return Change(ratio, low, high, _p_value(drawn))
 

@@ -126,7 +126,7 @@ def _sentences(results: Results) -> Iterator[str]:
 def _fastest(ok: DataFrame) -> str:
     first, others = ok.iloc[0], ok.iloc[1:]
     took = (
-        f"{row['backend']} {_ratio(row, 'ratio_to_fastest')}"
+        f"{row['backend']} {ratio_cell(row, 'ratio_to_fastest')}"
         + (", no difference shown" if row["ratio_to_fastest_low"] <= 1 <= row["ratio_to_fastest_high"] else "")
         for _, row in others.iterrows()
     )
@@ -138,7 +138,7 @@ def _noise(twin: "Series[Any]") -> Iterator[str]:
     if pd.isna(twin["ratio_to_reference"]):
         return
     low, high = twin["ratio_to_reference_low"], twin["ratio_to_reference_high"]
-    came = f"The reference against itself ({twin['backend']}) came to {_ratio(twin, 'ratio_to_reference', 3)}"
+    came = f"The reference against itself ({twin['backend']}) came to {ratio_cell(twin, 'ratio_to_reference', 3)}"
     if low > 1 or high < 1:
         far = 100 * (max(high, 1 / low) - 1)
         yield f"{came}: one process is not as lucky as another, so read differences of up to {far:.0f} % as noise."
@@ -158,7 +158,7 @@ def _notebook(row: "Series[Any]") -> str:
     )
 
 
-def _ratio(row: "Series[Any]", column: str, digits: int = 2) -> str:
+def ratio_cell(row: "Series[Any]", column: str, digits: int = 2) -> str:
     """A ratio with its interval, where there is one."""
     ratio, low, high = (row[name] for name in (column, f"{column}_low", f"{column}_high"))
     if pd.isna(ratio):
@@ -192,7 +192,7 @@ def _cells(results: Results) -> Iterator[list[str]]:
         cells.append("" if pd.isna(row["rank"]) else str(row["rank"]))
         for column, (_, form) in numbers.items():
             if column.startswith("ratio"):
-                cells.append(_ratio(row, column))
+                cells.append(ratio_cell(row, column))
             else:
                 cells.append("" if pd.isna(row[column]) else format(row[column], form))
         yield cells
@@ -220,7 +220,7 @@ def _native_cells(results: Results) -> Iterator[list[str]]:
             *(name, row["style"], row["status"] + (", unstable" if row["unstable"] else "")),
             *trained_with,
             *(f"{errors[name, epoch]:.2f}" if (name, epoch) in errors.index else "" for epoch in epochs),
-            *("" if pd.isna(step) else f"{step:,.0f}", _ratio(row, "ratio_to_reference")),
+            *("" if pd.isna(step) else f"{step:,.0f}", ratio_cell(row, "ratio_to_reference")),
         ]
 
 

@@ -18,7 +18,7 @@ from lockstep_bench.harness.runs import epoch_rows, run_row, runs_of, turn_rows
 COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "runs": (
         *("backend", "style", "seed", "status", *CONDITIONS, "block", "replicate", "reason", "epochs_done", "versions"),
-        *("source_sha256", "blas", *Defaults._fields),
+        *("python", "blas", "source_sha256", *Defaults._fields),
         *("test_error_percent", "test_loss", "disagreements", "microseconds_per_step", "images_per_second"),
         *("floor_multiple", "start_seconds", "import_seconds", "build_seconds", "first_slice_seconds"),
         *("median_slice_seconds", "startup_seconds", "train_seconds", "evaluation_seconds", "own_seconds"),
@@ -138,9 +138,13 @@ def write_tables(folder: Path) -> Results:
     """
     results = load(folder)
     for name in COLUMNS:
-        table: DataFrame = getattr(results, name)
-        table.round(DECIMALS).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
+        write_table(folder, name, getattr(results, name))
     return results
+
+
+def write_table(folder: Path, name: str, table: DataFrame) -> None:
+    """Write one of them, rounded."""
+    table.round(DECIMALS).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
 
 
 class Part(NamedTuple):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -82,6 +83,54 @@ def test_report_puts_its_table_into_a_document(results: Path, tmp_path: Path) ->
     assert process.returncode == 2
     assert "put the lines" in process.stderr
     assert document.read_text() == "mine"
+
+
+def test_report_of_a_file_that_breaks_off_says_so_and_keeps_the_rest(results: Path, tmp_path: Path) -> None:
+    """On standard error and in summary.md; the last whole line counts, and exit code and tables are a report's."""
+    copy = Path(shutil.copytree(results, tmp_path / "cut"))
+    [raw] = (copy / "blocks").glob("*.jsonl")
+    raw.write_bytes(raw.read_bytes()[:-300])
+    process = lockstep("report", copy, cwd=tmp_path)
+    assert process.returncode == 0
+    assert f"lockstep: {raw.name} breaks off in line" in process.stderr
+    assert f"- **{raw.name} breaks off in line" in (copy / "summary.md").read_text()
+    assert len(pd.read_csv(copy / "turns.csv")) == len(pd.read_csv(results / "turns.csv"))
+
+
+def test_report_of_several_is_side_by_side(results: Path, tmp_path: Path) -> None:
+    """Each is made again, and together they are in a folder of their own; --into takes one alone."""
+    other = Path(shutil.copytree(results, tmp_path / "other"))
+    (other / "runs.csv").unlink()
+    process = lockstep("report", results, other, "--out", "both", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert (other / "runs.csv").is_file()
+    assert "| backend | mine | other |" in (tmp_path / "both" / "summary.md").read_text()
+    assert lockstep("report", results, other, "--into", "page.md", cwd=tmp_path).returncode == 2
+
+
+def test_compare_prints_writes_and_fails_as_asked(results: Path, tmp_path: Path) -> None:
+    """Against itself nothing is slower; what is no result is wrong usage."""
+    files = ("--csv", "changes.csv", "--markdown", "changes.md")
+    process = lockstep("compare", results, results, *files, "--fail-on-slower", "5", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.startswith("No difference shown: numpy; scikit-learn.")
+    assert set(pd.read_csv(tmp_path / "changes.csv")["verdict"]) == {"no difference shown"}
+    assert "| scikit-learn | no difference shown | 1.00 (" in (tmp_path / "changes.md").read_text()
+    process = lockstep("compare", results, "nowhere", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "neither a results folder nor a pytest-benchmark JSON file" in process.stderr
+
+
+def test_compare_fails_where_nothing_could_be_seen(results: Path, tmp_path: Path) -> None:
+    """A check that had nothing to check has not passed."""
+    copy = Path(shutil.copytree(results, tmp_path / "elsewhere"))
+    [raw] = (copy / "blocks").glob("*.jsonl")
+    first, rest = raw.read_text().split("\n", 1)
+    raw.write_text(json.dumps(json.loads(first) | {"machine": "Another CPU"}) + "\n" + rest)
+    process = lockstep("compare", results, copy, "--fail-on-slower", "5", cwd=tmp_path)
+    assert process.returncode == 1
+    assert process.stdout.startswith("Not comparable: numpy")
+    assert "nothing was comparable" in process.stderr
 
 
 def test_run_twice_against_itself_on_several_numbers_of_threads(tmp_path: Path, cache: Path) -> None:

@@ -27,7 +27,7 @@ from lockstep_bench.harness.records import (
     FloorEvent,
     StartEvent,
     TurnEvent,
-    read_events,
+    read_block,
     read_plan,
 )
 from lockstep_bench.harness.worker_process import THREAD_VARIABLES, WorkerProcess
@@ -74,7 +74,7 @@ def run(dataset: Dataset, out: Path, *backends: str, **options: Any) -> list[Eve
 
 def events_of(out: Path) -> list[Event]:
     """The events of all blocks of a results folder."""
-    return [event for block in read_plan(out).blocks for event in read_events(out, block)]
+    return [event for block in read_plan(out).blocks for event in read_block(out, block).events]
 
 
 def ends(events: list[Event]) -> dict[str | None, EndEvent]:
@@ -168,7 +168,7 @@ def test_a_run_goes_on_without_its_floor(digits: Dataset, tmp_path: Path) -> Non
 
     plan = make_plan(digits, ["numpy"], **SMALL)
     conduct(plan, digits.folder, tmp_path / "out", kill_floor)
-    events = read_events(tmp_path / "out", plan.blocks[0])
+    events = read_block(tmp_path / "out", plan.blocks[0]).events
     assert {end.status for end in ends(events).values()} == {"ok"}
     assert [event.round for event in events if isinstance(event, FloorEvent)] == [1, 2, 3]
     assert len([event for event in events if isinstance(event, TurnEvent)]) == 6
@@ -262,7 +262,7 @@ def test_backend_that_failed_the_gate_stays_not_identical_whatever_comes_later(
 
     with pytest.raises(KeyboardInterrupt):
         conduct(plan, digits.folder, tmp_path / "out", interrupt)
-    found = ends(read_events(tmp_path / "out", plan.blocks[0]))
+    found = ends(read_block(tmp_path / "out", plan.blocks[0]).events)
     assert {name: end.status for name, end in found.items()} == {
         "numpy": "interrupted",
         "crashes": "not-identical",
@@ -351,7 +351,7 @@ def test_backends_whose_reference_is_gone_are_not_called_identical(digits: Datas
 
     plan = make_plan(digits, ["scikit-learn"], **SMALL)
     conduct(plan, digits.folder, tmp_path / "out", kill_reference)
-    found = ends(read_events(tmp_path / "out", plan.blocks[0]))
+    found = ends(read_block(tmp_path / "out", plan.blocks[0]).events)
     assert found["numpy"].status == "killed"
     assert found["scikit-learn"].status == "error"
     assert found["scikit-learn"].reason == "from epoch 2 on not checked: the reference was gone"

@@ -57,6 +57,16 @@ def test_untracked_files_leave_a_checkout_clean(checkout: Path) -> None:
     assert environment.commit()[1] is True
 
 
+def test_results_leave_a_checkout_clean(checkout: Path) -> None:
+    """Committed ones that are made anew are deleted first: they are no part of what runs."""
+    (checkout / "results").mkdir()
+    (checkout / "results" / "runs.csv").write_text("1\n")
+    git(checkout, "add", "results")
+    git(checkout, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "second")
+    (checkout / "results" / "runs.csv").unlink()
+    assert environment.commit()[1] is True
+
+
 def test_commit_outside_a_checkout_is_none(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Installed as a package in a folder of somebody's repository: that repository's commit is not this code's."""
     (checkout / "site-packages").mkdir()

@@ -30,7 +30,7 @@ from lockstep_bench.harness.records import (
     Status,
     TurnEvent,
     block_path,
-    read_events,
+    read_block,
     read_plan,
     write_arrays,
     write_plan,
@@ -146,7 +146,7 @@ def test_events_are_read_back_equal(written: list[Event]) -> None:
     with TemporaryDirectory() as folder:
         path = write_events(Path(folder), written)
         assert path.read_bytes().count(b"\n") == len(written)
-        assert read_events(Path(folder), BLOCK) == written
+        assert read_block(Path(folder), BLOCK).events == written
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.event)
@@ -156,7 +156,7 @@ def test_event_is_one_line_on_the_disk_at_once(tmp_path: Path, event: Event) -> 
         file.append(event)
         (line,) = block_path(tmp_path, BLOCK, "jsonl").read_bytes().splitlines()
         assert json.loads(line)["event"] == event.event
-        assert read_events(tmp_path, BLOCK) == [event]
+        assert read_block(tmp_path, BLOCK).events == [event]
 
 
 def test_file_cut_anywhere_is_read_up_to_its_last_whole_line(tmp_path: Path) -> None:
@@ -165,7 +165,30 @@ def test_file_cut_anywhere_is_read_up_to_its_last_whole_line(tmp_path: Path) -> 
     content = path.read_bytes()
     for stop in range(len(content) + 1):
         path.write_bytes(content[:stop])
-        assert read_events(tmp_path, BLOCK) == EVENTS[: content[:stop].count(b"\n")], f"cut after {stop} bytes"
+        assert read_block(tmp_path, BLOCK).events == EVENTS[: content[:stop].count(b"\n")], f"cut after {stop} bytes"
+
+
+@settings(deadline=None)
+@given(st.lists(events, max_size=4), st.data())
+def test_file_cut_anywhere_says_so(written: list[Event], data: st.DataObject) -> None:
+    """Whatever it held: what was complete before the cut is read, and that more is missing is said."""
+    with TemporaryDirectory() as folder:
+        whole = [*written, EndEvent(backend=None, status="ok")]
+        path = write_events(Path(folder), whole)
+        content = path.read_bytes()
+        stop = data.draw(st.integers(0, len(content)))
+        path.write_bytes(content[:stop])
+        found = read_block(Path(folder), BLOCK)
+        complete = content[:stop].count(b"\n")
+        assert found.events == whole[:complete]
+        is_line_whole = stop == 0 or content[:stop].endswith(b"\n")
+        last = whole[complete - 1] if complete else None
+        if is_line_whole and isinstance(last, EndEvent) and last.backend is None:
+            assert found.cut == ""
+        elif is_line_whole:
+            assert found.cut == f"{BLOCK.id}.jsonl stops after {complete} lines, before the end of its block"
+        else:
+            assert found.cut == f"{BLOCK.id}.jsonl breaks off in line {complete + 1}, which was left out"
 
 
 @pytest.mark.parametrize(
@@ -190,14 +213,14 @@ def test_damaged_line_is_refused_by_file_and_line(tmp_path: Path, damage: bytes,
     for number in range(1, len(lines) + 1):
         path.write_bytes(b"".join(line + b"\n" for line in (*lines[: number - 1], damage, *lines[number:])))
         with pytest.raises(LockstepError) as caught:
-            read_events(tmp_path, BLOCK)
+            read_block(tmp_path, BLOCK)
         assert str(caught.value).startswith(f"{path}, line {number}, is not an event: {reason}")
         assert str(caught.value).endswith("; restore the file")
 
 
 def test_block_that_was_not_begun_has_no_events(tmp_path: Path) -> None:
     """Neither its file nor its folder need be there."""
-    assert read_events(tmp_path, BLOCK) == []
+    assert read_block(tmp_path, BLOCK).events == []
 
 
 def test_block_s_file_is_never_overwritten(tmp_path: Path) -> None:
@@ -205,7 +228,7 @@ def test_block_s_file_is_never_overwritten(tmp_path: Path) -> None:
     write_events(tmp_path, EVENTS)
     with pytest.raises(FileExistsError):
         BlockFile(tmp_path, BLOCK)
-    assert read_events(tmp_path, BLOCK) == EVENTS
+    assert read_block(tmp_path, BLOCK).events == EVENTS
 
 
 def test_events_cannot_be_changed() -> None:

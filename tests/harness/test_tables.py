@@ -638,6 +638,27 @@ def test_replicates_are_pooled_as_series_of_their_own(tmp_path: Path) -> None:
     assert results.ratios["rounds"].tolist() == [16, 16]
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_tables_of_a_file_cut_anywhere_are_those_of_what_was_complete(data: st.DataObject) -> None:
+    """No run ends as ok that had not, no turn is lost that was written, and the cut is said on the page."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        events = [*whole_run("numpy", 1, 2, 3, 4), *whole_run("keras", 2, 4, 6, 8), end(None)]
+        plan = make_plan("numpy", "keras")
+        write(folder, plan, events)
+        path = block_path(folder, plan.blocks[0], "jsonl")
+        content = path.read_bytes()
+        stop = data.draw(st.integers(0, len(content) - 1))
+        path.write_bytes(content[:stop])
+        complete = [machine(), *events][: content[:stop].count(b"\n")]
+        results = write_all(folder)
+        assert len(results.turns) == sum(isinstance(event, TurnEvent) for event in complete)
+        ended = {event.backend for event in complete if isinstance(event, EndEvent)}
+        assert set(results.runs.loc[results.runs["status"] == "ok", "backend"]) == ended
+        assert [f"- **{sentence}.**" in (folder / "summary.md").read_text() for sentence in results.cut] == [True]
+
+
 def test_numbers_of_threads_are_tables_of_their_own(tmp_path: Path) -> None:
     """With one thread keras takes twice as long, with two four times: no ratio crosses."""
     plan = make_plan("numpy", "keras")
