@@ -32,8 +32,8 @@ DECIMALS: Final = {
 ROUNDS: Final = {"rounds_old": "Int64", "rounds_new": "Int64"}
 METHOD: Final = (
     "A change is that of a backend's time over the reference's in the same rounds. Its 95 % interval allows for noise "
-    "within each run and for luck: one process is faster than another that does the same. Verdicts are corrected for "
-    "many comparisons (Holm)."
+    "within each run, and for what differs from one run to the next of the same. Verdicts are corrected for many "
+    "comparisons (Holm)."
 )
 Row = dict[str, Any]
 

@@ -27,8 +27,11 @@ AUTOCORRELATION = 0.45
 
 Simulated runs of 40 rounds are covered in 96.4 % without autocorrelation and in 93.5 % with 0.5.
 """
-PROCESS_LUCK = 0.02
-"""TO BE MEASURED"""
+RUN_TO_RUN = 0.031
+"""Deviation of a ratio's logarithm from one run to the next of the same, whatever their rounds show.
+
+That of five backends together in tests/benchmarks/run_to_run.py; the noise of its 40 rounds is in it.
+"""
 OUTLIER = 3.5
 """The modified z-score beyond which a timing is marked (Iglewicz and Hoaglin, 1993; hyperfine warns by the same)."""
 
@@ -81,19 +84,19 @@ class Change(NamedTuple):
 
 
 def change(
-    old: Sequence[Floats], new: Sequence[Floats], resamples: int = RESAMPLES, luck: float = PROCESS_LUCK, seed: int = 0
+    old: Sequence[Floats], new: Sequence[Floats], resamples: int = RESAMPLES, between: float = RUN_TO_RUN, seed: int = 0
 ) -> Change:
     """The change of a median from one run to another, of log ratios that come in series, each of one process.
 
-    The two runs are resampled each by itself, as in `estimate`. A run with more processes knows better how lucky one of
-    them is: to the difference of the resampled medians comes normal noise with the deviation `luck`, for each run
-    divided by the root of the number of its series.
+    The two runs are resampled each by itself, as in `estimate`. To the difference of the resampled medians comes normal
+    noise with the deviation `between`, for each run divided by the root of the number of its series: that is what no
+    single run can know of itself.
 
     Args:
         old: of the run before, (n,) each; FEWEST samples in all, at least.
         new: of the run after, as `old`.
         resamples: how many.
-        luck: the deviation between processes that do the same, of the log ratio.
+        between: the deviation from one series to the next of the same.
         seed: of the resamples.
     """
     middles = [float(np.median(np.concatenate(series))) for series in (old, new)]
@@ -101,7 +104,7 @@ def change(
         _drawn(series, middle, resamples, 2 * seed + place)
         for place, (series, middle) in enumerate(zip((old, new), middles, strict=True))
     )
-    deviation = luck * np.sqrt(1 / len(old) + 1 / len(new))
+    deviation = between * np.sqrt(1 / len(old) + 1 / len(new))
     drawn = after - before + deviation * np.random.default_rng(seed).standard_normal(resamples)
     ratio, low, high = np.exp([middles[1] - middles[0], *interval(drawn)]).tolist()
     return Change(ratio, low, high, _p_value(drawn))

@@ -21,7 +21,7 @@ import numpy as np
 from lockstep_bench.harness import run
 from lockstep_bench.harness.statistics import Floats, change, estimate
 
-TIMES, ROUNDS = 3, 12
+TIMES, ROUNDS = 3, 8
 SUITE = Path(__file__).parent
 STEPS, BATCH_SIZE = 1_000, 15
 

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.signal import lfilter
 
 from lockstep_bench.harness.statistics import (
-    PROCESS_LUCK,
+    RUN_TO_RUN,
     Comparison,
     change,
     compare_all,
@@ -194,12 +194,12 @@ def test_the_mean_has_students_interval() -> None:
 @pytest.mark.parametrize("processes", [1, 3])
 @pytest.mark.parametrize("ratio", [1.0, 1.2])
 def test_the_interval_of_a_change_covers_the_true_one(ratio: float, processes: int) -> None:
-    """In 92 to 98 % of 1,000 pairs of runs whose processes are lucky or not, each run drifting for itself."""
+    """In 92 to 98 % of 1,000 pairs of runs that differ as runs do, each drifting for itself."""
     covered = claimed = 0
     first, second = simulated(0, 1.0, 0.5, True)
     samples = np.log(second) - np.log(first)
-    luck = PROCESS_LUCK * np.random.default_rng(1).standard_normal(RUNS)
-    series = np.array_split(samples + luck[:, None], RUNS // (2 * processes))
+    between = RUN_TO_RUN * np.random.default_rng(1).standard_normal(RUNS)
+    series = np.array_split(samples + between[:, None], RUNS // (2 * processes))
     for pair in series:
         found = change(list(pair[:processes]), list(pair[processes:] + log(ratio)), RESAMPLES)
         covered += found.ratio_low <= ratio <= found.ratio_high
@@ -208,14 +208,14 @@ def test_the_interval_of_a_change_covers_the_true_one(ratio: float, processes: i
     assert claimed / len(series) < 0.08 if ratio == 1 else claimed / len(series) > 0.5
 
 
-def test_a_change_without_allowance_for_luck_claims_too_much() -> None:
-    """Processes that differ by 2 % and rounds that hardly do: without it every second change of none is claimed."""
+def test_a_change_without_allowance_for_runs_claims_too_much() -> None:
+    """Runs that differ by 2 % and rounds that hardly do: without it every second change of none is claimed."""
     random = np.random.default_rng(0)
     claimed = [0, 0]
     for _ in range(200):
         old, new = (0.02 * random.standard_normal() + 0.01 * random.standard_normal(40) for _ in range(2))
-        for place, luck in enumerate((0.0, 0.02)):
-            claimed[place] += change([old], [new], RESAMPLES, luck).p_value < 0.05
+        for place, between in enumerate((0.0, 0.02)):
+            claimed[place] += change([old], [new], RESAMPLES, between).p_value < 0.05
     assert claimed[0] > 100
     assert claimed[1] < 20
 
