@@ -24,20 +24,25 @@ def pytest_configure(config: pytest.Config) -> None:
     """See that there is something to measure."""
     if config.getoption("--rounds") < 1:
         raise pytest.UsageError("--rounds must be 1 or more")
+    try:
+        for spec in _specs(config):
+            load(spec)
+    except BackendNotFoundError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A benchmark for every backend; what cannot run here is skipped with the reason."""
-    chosen = metafunc.config.getoption("--backends")
-    specs = [spec.strip() for spec in chosen.split(",")] if chosen else list(registered())
-    metafunc.parametrize("backend", [_parameter(spec) for spec in specs])
+    metafunc.parametrize("backend", map(_parameter, _specs(metafunc.config)))
+
+
+def _specs(config: pytest.Config) -> list[str]:
+    chosen = config.getoption("--backends")
+    return [spec.strip() for spec in chosen.split(",")] if chosen else list(registered())
 
 
 def _parameter(spec: str) -> Any:
-    try:
-        backend = load(spec)
-    except BackendNotFoundError as error:
-        raise pytest.UsageError(str(error)) from error
+    backend = load(spec)
     reason = why_not(backend)
     return pytest.param(spec, id=backend.name, marks=[pytest.mark.skip(reason=reason)] if reason else [])
 

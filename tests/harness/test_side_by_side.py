@@ -20,13 +20,13 @@ def test_tables_of_all_are_together_and_ratios_as_they_were(tmp_path: Path) -> N
     each = {folder: load(folder) for folder in (NATIVE, IDENTICAL)}
     write_side_by_side(tmp_path / "both", each)
     for table in COLUMNS:
-        found = pd.read_csv(tmp_path / "both" / f"{table}.csv", low_memory=False)
+        found = pd.read_csv(tmp_path / "both" / f"{table}.csv", dtype=str, keep_default_na=False)
         assert list(found) == ["results", *COLUMNS[table]]
         for folder in each:
             own = found[found["results"] == folder.name].drop(columns="results").to_csv(index=False)
-            assert own == pd.read_csv(folder / f"{table}.csv", low_memory=False)[list(COLUMNS[table])].to_csv(
-                index=False
-            )
+            assert own == pd.read_csv(folder / f"{table}.csv", dtype=str, keep_default_na=False)[
+                list(COLUMNS[table])
+            ].to_csv(index=False)
     page = (tmp_path / "both" / "summary.md").read_text()
     assert "| backend | native | native-identical |" in page
     for results in each.values():
