@@ -16,6 +16,7 @@ import pytest
 from lockstep_bench.backends import registered
 
 BROKEN = Path(__file__).parent.parent / "broken"
+COMMITTED = Path(__file__).parents[2] / "results" / "native-identical"
 LOCKSTEP = [sys.executable, "-c", "from lockstep_bench.harness.cli import main; main()"]
 SMALL_RUN = ["run", "--dataset", "digits", "--epochs", "2", "--train-images", "300", "--slice-steps", "10"]
 
@@ -108,15 +109,15 @@ def test_report_of_several_is_side_by_side(results: Path, tmp_path: Path) -> Non
     assert lockstep("report", results, other, "--into", "page.md", cwd=tmp_path).returncode == 2
 
 
-def test_compare_prints_writes_and_fails_as_asked(results: Path, tmp_path: Path) -> None:
+def test_compare_prints_writes_and_fails_as_asked(tmp_path: Path) -> None:
     """Against itself nothing is slower; what is no result is wrong usage."""
     files = ("--csv", "changes.csv", "--markdown", "changes.md")
-    process = lockstep("compare", results, results, *files, "--fail-on-slower", "5", cwd=tmp_path)
+    process = lockstep("compare", COMMITTED, COMMITTED, *files, "--fail-on-slower", "5", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
-    assert process.stdout.startswith("No difference shown: numpy; scikit-learn.")
+    assert process.stdout.startswith("No difference shown: numpy; pytorch; scikit-learn; keras.")
     assert set(pd.read_csv(tmp_path / "changes.csv")["verdict"]) == {"no difference shown"}
     assert "| scikit-learn | no difference shown | 1.00 (" in (tmp_path / "changes.md").read_text()
-    process = lockstep("compare", results, "nowhere", cwd=tmp_path)
+    process = lockstep("compare", COMMITTED, "nowhere", cwd=tmp_path)
     assert process.returncode == 2
     assert "neither a results folder nor a pytest-benchmark JSON file" in process.stderr
 
