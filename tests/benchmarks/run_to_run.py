@@ -11,6 +11,7 @@ Takes some ten minutes and wants the machine for itself.
 
 import sys
 import tempfile
+from math import log
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def main(names: list[str]) -> int:
 def table(results: Results) -> str:
     """A row for each backend and one for all, in Markdown."""
     times = results.turns.pivot(index=["block", "round"], columns="backend", values="train_seconds")
-    logs = np.log(times.div(times["numpy"], axis="index")).drop(columns="numpy")
+    logs = times.div(times["numpy"], axis="index").drop(columns="numpy").map(log)
     medians = logs.groupby(level="block", sort=False).median()
     medians -= medians.median()
     deviations = medians.std()

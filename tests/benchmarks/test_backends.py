@@ -109,7 +109,7 @@ class Pair:
                 reference()
 
         self.benchmark.extra_info["load_average"] = environment.machine_details()["load_average"]
-        self.benchmark.pedantic(
+        self.benchmark.pedantic(  # type: ignore[no-untyped-call] # it has no types
             own, setup=reference_first, teardown=reference_last, rounds=rounds, warmup_rounds=warmup_rounds
         )
         self.benchmark.extra_info["reference_seconds"] = self.reference_seconds[warmup_rounds:]
