@@ -96,35 +96,47 @@ def write_ratios(folder: Path, columns: Mapping[str, Results]) -> list[Path]:
 
 
 def _ratios(columns: Mapping[str, Results]) -> Figure:
-    """A row per backend, in it a mark with its interval for each of the results; the reference is the line at 1."""
+    """A row per backend, the fastest on top, in it a mark with its interval for each of the results.
+
+    The reference is the line at 1; what failed has its status where a mark would be looked for first.
+    """
     summaries = {name: results.summary.set_index("backend") for name, results in columns.items()}
-    shown = pd.concat(summaries).reset_index(names=["results", "backend"]).dropna(subset="ratio_to_reference")
-    order = shown.groupby("backend")["ratio_to_reference"].median().sort_values(ascending=False).index
-    figure = Figure(figsize=(WIDTH, 0.24 * len(order) * max(2, len(columns)) / 2 + 1.2 + LINE * len(columns)))
-    figure.set_layout_engine("constrained")
+    all_rows = pd.concat(summaries).reset_index(names=["results", "backend"])
+    medians = all_rows.groupby("backend")["ratio_to_reference"].median()
+    order = medians.sort_values(kind="stable", ascending=False, na_position="first").index
+    rows = {backend: place for place, backend in enumerate(order)}
+    heading = "Time per step over the reference's, each within its own results"
+    height = 0.24 * len(rows) * max(2, len(columns)) / 2 + 1.2 + LINE * len(columns)
+    figure = _headed([heading], ["95 % intervals; the reference is the dotted line"], height)
     axes = figure.subplots()
     for number, (name, summary) in enumerate(summaries.items()):
-        own = summary.loc[[backend for backend in order if backend in summary.index]]
-        ratio, low, high = (own[f"ratio_to_reference{end}"] for end in ("", "_low", "_high"))
-        places = [list(order).index(backend) + 0.5 - (number + 1) / (len(columns) + 1) for backend in own.index]
+        colour = COLOURS[number % len(COLOURS)]
+        places = summary.index.map(rows) + 0.5 - (number + 1) / (len(columns) + 1)
+        ratio, low, high = (summary[f"ratio_to_reference{end}"] for end in ("", "_low", "_high"))
         axes.errorbar(
             ratio,
             places,
             xerr=[(ratio - low).fillna(0), (high - ratio).fillna(0)],
             fmt=MARKERS[number % len(MARKERS)],
-            color=COLOURS[number % len(COLOURS)],
+            color=colour,
             markersize=5,
             capsize=3,
             label=f"{name}: {title(columns[name])[1]}",
         )
+        for place, status in zip(places[ratio.isna()], summary["status"][ratio.isna()], strict=True):
+            beside = axes.get_yaxis_transform()
+            axes.text(0.01, place, status, transform=beside, va="center", fontsize=8, style="italic", color=colour)
     axes.axvline(1, color="0.4", linestyle=":", zorder=1)
-    axes.set(xscale="log", xlabel="time per step over the reference's, each within its own results (95 % intervals)")
+    axes.set(xscale="log", xlabel="time per step / the reference's")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
-    axes.set_yticks(range(len(order)), order)
-    axes.set_ylim(-0.6, len(order) - 0.4)
-    axes.tick_params(axis="y", length=0)
+    axes.set_yticks(range(len(rows)), list(rows))
+    axes.set_yticks([place + 0.5 for place in range(len(rows) - 1)], minor=True)
+    axes.grid(visible=False, axis="y")
+    axes.grid(which="minor", axis="y")
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.tick_params(which="both", axis="y", length=0)
     figure.legend(loc="outside lower left")
     return figure
 
@@ -311,6 +323,11 @@ def _figure(results: Results, what: str, height: float, note: str = "") -> Figur
     if len(heading[0]) > 84:
         heading = [f"{what}: {dataset}", *wrap(f"on {machine}", 84)]
     small = [line for text in (detail, note, *_failures(results)) for line in wrap(text, 118)]
+    return _headed(heading, small, height)
+
+
+def _headed(heading: list[str], small: list[str], height: float) -> Figure:
+    """An empty figure under these lines; `height` in inches is without them."""
     top = LINE * (len(heading) + len(small)) + 0.2
     figure = Figure(figsize=(WIDTH, height + top))
     figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - top / (height + top)))

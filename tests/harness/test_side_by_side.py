@@ -36,6 +36,21 @@ def test_tables_of_all_are_together_and_ratios_as_they_were(tmp_path: Path) -> N
     assert "native-identical" in (tmp_path / "both" / "charts" / "ratios.svg").read_text()
 
 
+def test_what_failed_has_its_status_in_page_and_chart(tmp_path: Path) -> None:
+    """It is in no ratio, and yet it is not left out."""
+    folder = Path(copytree(IDENTICAL, tmp_path / "failed"))
+    [raw] = (folder / "blocks").glob("*.jsonl")
+    end = '{"event":"end","backend":"scikit-learn","status":'
+    before, after = raw.read_text().split(end + '"ok","reason":null}')
+    raw.write_text(before + end + '"killed","reason":"by signal 9"}' + after)
+    write_side_by_side(tmp_path / "both", {path: load(path) for path in (NATIVE, folder)})
+    page = (tmp_path / "both" / "summary.md").read_text()
+    assert next(line for line in page.splitlines() if line.startswith("| scikit-learn |")).endswith("| killed |")
+    chart = (tmp_path / "both" / "charts" / "ratios.svg").read_text()
+    assert "Time per step over the reference" in chart
+    assert chart.count(">killed<") == 1
+
+
 def test_machines_in_one_folder_are_compared_within_themselves(tmp_path: Path) -> None:
     """A block that was copied here from another machine has its own ratios, tables and charts."""
     folder = Path(copytree(IDENTICAL, tmp_path / "two"))
