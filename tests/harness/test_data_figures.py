@@ -16,12 +16,6 @@ from lockstep_bench.harness.problem import Split
 NAMED_MNIST = os.environ.get("LOCKSTEP_MNIST", "")
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache of the test's own."""
-    monkeypatch.setenv("LOCKSTEP_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def dataset() -> Dataset:
     """Twenty training images, the n-th with its n-th row black, and ten test images."""
