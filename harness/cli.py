@@ -1,11 +1,13 @@
-"""The command line: `lockstep data | backends | new-backend | verify | run | report | compare`."""
+"""The command line: `lockstep data | backends | new-backend | verify | run | report | open | compare`."""
 
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from textwrap import fill
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -26,6 +28,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+PLAIN: Final[Any] = {"highlight": False, "markup": False, "soft_wrap": True}
+"""For text that is not ours: names, paths and reasons are printed as they are."""
+WIDE: Final = 100
+NOT_IF_NARROW: Final = ("times the floor", "training (s)", "initial weights", "added to")
+"""A terminal of fewer characters shows tables without these columns."""
 console = Console()
 errors = Console(stderr=True)
 
@@ -43,6 +50,12 @@ class Profile(StrEnum):
 
     IDENTICAL = "identical"
     NATIVE = "native"
+
+
+class Format(StrEnum):
+    """What charts are drawn as beside PNG and SVG."""
+
+    PDF = "pdf"
 
 
 class Dtype(StrEnum):
@@ -120,7 +133,7 @@ def new_backend(
         f"wrote {path}, a backend in NumPy: replace in it what says REPLACE. Next:", highlight=False, soft_wrap=True
     )
     for line in next_steps(name, path):
-        console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  {line}", **PLAIN)
 
 
 @app.command()
@@ -145,7 +158,7 @@ def verify(
     for verification in verifier.verify_all(backends or []):
         all_passed &= verification.passed or (verification.backend.skip is not None)
         for line in verification.lines():
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, **PLAIN)
     if not all_passed:
         raise LockstepError(
             "a backend did not pass: the lines marked FAILED say what was expected, what came, and the usual causes"
@@ -246,8 +259,11 @@ def report(
         Path | None, typer.Option(help="A document that gets the answer and the table, between its marker lines.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="A folder that gets all of them side by side.")] = None,
+    also: Annotated[
+        Format | None, typer.Option("--format", help="Draw the charts as this too, for papers, beside PNG and SVG.")
+    ] = None,
 ) -> None:
-    """Make the tables and charts of results folders again from their raw files.
+    """Make the tables, the charts and the page of results folders again from their raw files.
 
     Example: `lockstep report results/standard --into README.md`
 
@@ -258,7 +274,7 @@ def report(
 
     if into is not None and len(folders) > 1:
         raise UsageError("--into takes the results of one folder: give one")
-    each = {folder: _report(folder) for folder in folders}
+    each = {folder: _report(folder, [also] if also else []) for folder in folders}
     if into is not None:
         write_into(into, each[folders[0]])
     if out is not None:
@@ -266,16 +282,55 @@ def report(
         console.print(f"Side by side, they are in {out}", highlight=False)
 
 
-def _report(folder: Path) -> "Results":
-    """Write and show a folder's report."""
+def _report(folder: Path, formats: Sequence[str] = ()) -> "Results":
+    """Write a folder's report, and show what it says."""
+    from lockstep_bench.harness import summary
+    from lockstep_bench.harness.charts import FORMATS
     from lockstep_bench.harness.report import write_report
+    from lockstep_bench.harness.tables import parts, title
 
-    results = write_report(folder)
-    console.print((folder / "summary.md").read_text(), highlight=False, markup=False, soft_wrap=True)
-    console.print(f"Tables and charts are in {folder}", highlight=False)
+    results = write_report(folder, [*FORMATS, *formats])
+    console.print(" on ".join(title(results)), style="bold", **PLAIN)
+    for backend, status, rest in summary.failures(results):
+        console.print(f"{backend}: {status} {rest}", **PLAIN)
+    for part in parts(results):
+        cells = list(summary.narrow_cells(part.results))
+        table = Table(title=part.name or None, box=None, padding=(0, 1, 0, 0))
+        columns = list(zip(*cells, strict=True))
+        if console.width < WIDE:  # else rich leaves out the last columns, which are the errors
+            columns = [column for column in columns if column[0] not in NOT_IF_NARROW]
+        for header, *texts in columns:
+            justify: Any = "left" if header in summary.TEXT_COLUMNS else "right"
+            table.add_column(fill(header, max(map(len, (*texts, *header.split())))), justify=justify, no_wrap=True)
+        for row in zip(*(texts for _, *texts in columns), strict=True):
+            table.add_row(*map(escape, row))
+        for sentence in summary.sentences(part.results):
+            console.print(sentence.replace("**", ""), **PLAIN)
+        console.print(table)
+        for line in summary.remarks(part):
+            console.print(f"- {line}", **PLAIN)
+    opens = shlex.join(["lockstep", "open", str(folder)])
+    console.print(f"Tables and charts are in {folder}, the page is {folder / 'report.html'}: {opens}", **PLAIN)
     for sentence in results.cut:
         say(sentence)
     return results
+
+
+@app.command("open")
+def open_page(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
+    """Show the page of a results folder in the browser; it is made first where there is none.
+
+    Example: `lockstep open results/standard`
+    """
+    import webbrowser
+
+    from lockstep_bench.harness.report import write_report
+
+    page = folder / "report.html"
+    if not page.is_file():
+        write_report(folder)
+    if not webbrowser.open(page.resolve().as_uri()):
+        raise LockstepError(f"no browser was found: open {page} in one")
 
 
 @app.command()
@@ -299,10 +354,10 @@ def compare(
     table = Table(*header)
     for row in rows:
         table.add_row(*map(escape, row))
-    console.print(changes.answer(found), highlight=False, markup=False, soft_wrap=True)
+    console.print(changes.answer(found), **PLAIN)
     console.print(table)
     for note in changes.notes(found):
-        console.print(f"- {note}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"- {note}", **PLAIN)
     if csv is not None:
         changes.write_csv(csv, found)
     if markdown is not None:
@@ -313,7 +368,7 @@ def compare(
 
 def say(message: str) -> None:
     """Tell the user something that must not be overlooked."""
-    errors.print(f"lockstep: {message}", style="bold yellow", highlight=False, markup=False, soft_wrap=True)
+    errors.print(f"lockstep: {message}", style="bold yellow", **PLAIN)
 
 
 def main() -> None:
@@ -330,5 +385,5 @@ def main() -> None:
 
 def fail(message: str, exit_code: int) -> NoReturn:
     """End with a sentence."""
-    errors.print(f"lockstep: {message}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+    errors.print(f"lockstep: {message}", style="bold red", **PLAIN)
     sys.exit(exit_code)

@@ -11,7 +11,7 @@ from pandas import DataFrame, Series
 
 from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.records import Plan
-from lockstep_bench.harness.statistics import LEVEL, compare_all, mean_interval
+from lockstep_bench.harness.statistics import LEVEL, compare_all, estimate, mean_interval
 
 CONDITIONS: Final = ("machine", "dataset", "threads", "device", "profile")
 PART: Final = ["machine", "threads"]
@@ -120,6 +120,8 @@ def _backend(plan: Plan, name: str, runs: DataFrame, turns: DataFrame) -> Row:
     ok, timed = runs[runs["status"] == "ok"], turns[turns["status"] == "ok"]
     errors = ok.groupby("seed")["test_error_percent"].mean()  # replicates of a seed end at the same error
     low, high = mean_interval(errors.to_numpy())
+    logs = [np.log(block.to_numpy()) for _, block in timed.groupby("block", sort=False)["microseconds_per_step"]]
+    steps_low, steps_high = np.exp(estimate(logs)[3:5])
     return {
         "backend": name,
         **runs.iloc[0][["style", *CONDITIONS]],
@@ -127,6 +129,8 @@ def _backend(plan: Plan, name: str, runs: DataFrame, turns: DataFrame) -> Row:
         "runs": len(runs),
         "runs_ok": len(ok),
         "microseconds_per_step": timed["microseconds_per_step"].median(),
+        "microseconds_per_step_low": steps_low,
+        "microseconds_per_step_high": steps_high,
         "floor_multiple": (timed["microseconds_per_step"] / timed["floor_microseconds_per_step"]).median(),
         **ok[list(MEANS)].mean(),
         **ok[list(MEDIANS)].median(),

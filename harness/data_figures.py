@@ -1,7 +1,9 @@
-"""What `lockstep data` shows: a dataset in a few rows of text and in three pictures."""
+"""What `lockstep data` shows: a dataset in a few rows of text and in four pictures."""
 
+from collections.abc import Iterator
 from math import isqrt
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -39,8 +41,7 @@ def describe(dataset: Dataset) -> list[tuple[str, str]]:
 def draw(dataset: Dataset, folder: Path) -> list[Path]:
     """Write the pictures as PNG files into a folder, which is made if need be, and return their paths.
 
-    They are the first four training images in a row, the first nine in a grid, and all of them on their first two
-    principal components. The same dataset gives the same bytes.
+    The same dataset gives the same bytes.
 
     Raises:
         OSError: the folder cannot be made or written.
@@ -48,16 +49,24 @@ def draw(dataset: Dataset, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with context("default"):  # not the user's own settings
-        figures = {
-            "first-images": _gallery(dataset, 1, 4),
-            "grid": _gallery(dataset, 3, 3),
-            "components": _scatter(dataset),
-        }
-        for name, figure in figures.items():
-            path = folder / f"{dataset.name}-{name}.png"
+        for name, figure in figures(dataset):
+            path = folder / f"{dataset.name}-{name.replace('_', '-')}.png"
             figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})  # it would name matplotlib's version
             paths.append(path)
     return paths
+
+
+def figures(dataset: Dataset) -> Iterator[tuple[str, Figure]]:
+    """The first four training images in a row, the first nine in a grid, all on two components, and their counts."""
+    yield "first_images", _gallery(dataset, 1, 4)
+    yield "grid", _gallery(dataset, 3, 3)
+    yield "components", _scatter(dataset)
+    yield "class_counts", _class_counts(dataset)
+
+
+def counts(split: Split) -> list[int]:
+    """How many images there are of each class."""
+    return [int(count) for count in np.bincount(split.labels, minlength=CLASSES)]
 
 
 def _shape(split: Split) -> tuple[int, int, int]:
@@ -66,8 +75,7 @@ def _shape(split: Split) -> tuple[int, int, int]:
 
 
 def _counts(split: Split) -> str:
-    counts = np.bincount(split.labels, minlength=CLASSES)
-    return ", ".join(f"{label}: {count:,}" for label, count in enumerate(counts))
+    return ", ".join(f"{label}: {count:,}" for label, count in enumerate(counts(split)))
 
 
 def _gallery(dataset: Dataset, rows: int, columns: int) -> Figure:
@@ -80,18 +88,22 @@ def _gallery(dataset: Dataset, rows: int, columns: int) -> Figure:
         axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
         axes.set_title(f"label {label}", fontsize="medium")
         axes.set(xticks=[], yticks=[])
+        axes.grid(visible=False)
     return figure
 
 
 def _scatter(dataset: Dataset) -> Figure:
     """All training images on their first two principal components, coloured by label."""
     images, labels = dataset.train
+    images = images.astype("float64")  # and rounded below, so that every CPU draws the same
     components = PCA(n_components=2, svd_solver="covariance_eigh")  # exact and the same each time, with no random start
-    first, second = components.fit_transform(images).T
+    first, second = components.fit_transform(images).T.round(4)
     figure = Figure(figsize=(8, 6.5), layout="constrained")
     axes = figure.add_subplot()
     area = min(LARGEST_POINT, INK / len(images))
-    cloud = axes.scatter(first, second, area, labels, cmap="RdBu_r", alpha=0.7, vmin=0, vmax=9, linewidths=0)
+    cloud = axes.scatter(
+        first, second, area, labels, cmap="RdBu_r", alpha=0.7, vmin=0, vmax=9, linewidths=0, rasterized=True
+    )
     figure.colorbar(cloud, ax=axes, ticks=range(CLASSES), label="label")
     of_first, of_second = components.explained_variance_ratio_
     axes.set_xlabel(f"first component ({of_first:.1%} of the variance)")
@@ -100,4 +112,22 @@ def _scatter(dataset: Dataset) -> Figure:
     axes.set_facecolor(GROUND)
     axes.grid(color="white", alpha=0.6)
     axes.set_axisbelow(True)
+    return figure
+
+
+def _class_counts(dataset: Dataset) -> Figure:
+    """Training and test images of every class."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for split, images, place, hatch in (("training", dataset.train, -0.2, ""), ("test", dataset.test, 0.2, "////")):
+        places = np.arange(CLASSES) + place
+        look: Any = {"color": "white" if hatch else "0.45", "edgecolor": "0.2", "hatch": hatch}
+        bars = axes.bar(places, counts(images), 0.38, label=f"{split}: {len(images.labels):,} images", **look)
+        axes.bar_label(bars, fmt="{:,.0f}", fontsize=7, padding=2)
+    axes.set(xticks=range(CLASSES), xlabel="label", ylabel="images")
+    axes.set_title(f"{dataset.name}: images of every class")
+    axes.set_axisbelow(True)
+    axes.grid(visible=False)
+    axes.grid(axis="y", color="0.9")
+    axes.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     return figure

@@ -6,8 +6,10 @@ machine.
 """
 
 import os
+import zlib
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TextIO
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -329,3 +331,19 @@ def write_arrays(folder: Path, block: Block, arrays: dict[str, NDArray[Any]]) ->
     partial = path.with_suffix(".partial.npz")
     np.savez_compressed(partial, allow_pickle=False, **arrays)
     partial.replace(path)
+
+
+def read_arrays(folder: Path, block: Block) -> dict[str, NDArray[Any]]:
+    """A block's arrays by name; none where there is no file.
+
+    Raises:
+        LockstepError: the file is damaged; the message names it.
+    """
+    path = block_path(folder, block, "npz")
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise LockstepError(f"{path.name} cannot be read: {error}; restore the file") from error

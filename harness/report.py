@@ -1,19 +1,34 @@
 """Everything that is derived from a run's raw files, made in one go; the same raw files give the same bytes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from lockstep_bench.harness.charts import write_charts
-from lockstep_bench.harness.summary import write_summary
+from lockstep_bench.harness.charts import FORMATS, write_charts
+from lockstep_bench.harness.data import at_hand
+from lockstep_bench.harness.errors import LockstepError
+from lockstep_bench.harness.learnt import read_learnt
+from lockstep_bench.harness.page import write_page
+from lockstep_bench.harness.summary import write_latex, write_summary
 from lockstep_bench.harness.tables import Results, write_tables
 
 
-def write_report(folder: Path) -> Results:
-    """Write the tables, the summary and the charts of a results folder again; return the tables.
+def write_report(folder: Path, formats: Sequence[str] = FORMATS) -> Results:
+    """Write the tables, the summary, the charts and the page of a results folder again; return the tables.
+
+    What shows the dataset is made where it is at hand. Arrays that are damaged are named in `Results.cut`, and what
+    needs them is left out.
 
     Raises:
         LockstepError: the folder holds no results, or a raw file is damaged.
     """
     results = write_tables(folder)
+    dataset = at_hand(results.plan.dataset.name, results.plan.dataset.sha256)
+    try:
+        learnt = read_learnt(folder, results.plan, dataset)
+    except LockstepError as error:
+        learnt, results = None, results._replace(cut=(*results.cut, str(error)))
     write_summary(folder, results)
-    write_charts(folder, results)
+    write_latex(folder, results)
+    write_charts(folder, results, learnt, formats)
+    write_page(folder, results, dataset, learnt)
     return results

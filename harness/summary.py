@@ -26,6 +26,12 @@ NATIVE: Final = (
     f"**{NOT_IDENTICAL}** Seeds, order, batch size and learning rate are the same for all. The errors say what the "
     "defaults alone do, not which framework learns better."
 )
+TEXT_COLUMNS: Final = ("backend", "status", "initial weights", "added to")
+LEFT_OUT_IF_NARROW: Final = ("style", "rank", "ratio to the fastest", "start-up", "training to", "runs that", "peak")
+LATEX_SPECIAL: Final = str.maketrans(
+    {sign: f"\\{sign}" for sign in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+)
 METHOD: Final = (
     "A ratio is the median over rounds, in which all train the same slice seconds apart, and its 95 % interval a "
     "bootstrap over blocks of neighbouring rounds. Where that contains 1, no difference is shown. Rank is 1 and the "
@@ -37,6 +43,28 @@ METHOD: Final = (
 def write_summary(folder: Path, results: Results) -> None:
     """Write summary.md into a results folder."""
     (folder / "summary.md").write_text(page(results), encoding="utf-8", newline="\n")
+
+
+def write_latex(folder: Path, results: Results) -> None:
+    """Write summary.tex into a results folder: a table for each part, for a document that uses the package booktabs."""
+    texts = []
+    for part in parts(results):
+        header, *rows = narrow_cells(part.results)
+        caption = ", ".join(filter(None, (" on ".join(title(part.results)), part.name)))
+        table = DataFrame(rows, columns=header)
+        layout = "".join("l" if name in TEXT_COLUMNS else "r" for name in header)
+        caption = caption.translate(LATEX_SPECIAL)
+        texts.append(table.to_latex(index=False, escape=True, column_format=layout, caption=caption, position="tbp"))
+    (folder / "summary.tex").write_text("\n".join(texts), encoding="utf-8", newline="\n")
+
+
+def narrow_cells(results: Results) -> Iterator[list[str]]:
+    """As many of the columns of `cells` as a printed page or a terminal is wide: a header, a row per backend."""
+    header, _, *rows = cells(results)
+    kept = [place for place, name in enumerate(header) if not name.startswith(LEFT_OUT_IF_NARROW)]
+    kept = [place for place in kept if header[place] != "status" or any(row[place] != "ok" for row in rows)]
+    for row in (header, *rows):
+        yield [row[place] for place in kept]
 
 
 def write_into(file: Path, results: Results) -> None:
@@ -55,27 +83,32 @@ def write_into(file: Path, results: Results) -> None:
 
 def page(results: Results) -> str:
     """The page: the answer, what is missing or failed, the rules, a table for each part, how it was measured."""
-    plan, runs = results.plan, results.runs
+    plan = results.plan
     other = f"**THESE ARE NOT MNIST NUMBERS:** they were measured on another dataset, {plan.dataset.name}."
-    failed = runs[runs["status"] != "ok"].groupby(["backend", "status", "epochs_done", "reason"], sort=False)["seed"]
-    failures = (
-        f"- **{backend}: {status}** after {done} of {plan.problem.epochs} epochs, "
-        f"seed {', '.join(map(str, dict.fromkeys(seeds)))}: {reason or 'no reason was recorded'}"
-        for (backend, status, done, reason), seeds in failed
-    )
     native = ", native defaults, networks not identical" if plan.profile == "native" else ""
     texts = [
         f"# lockstep{native}: {' on '.join(title(results))}",
         "" if plan.dataset.name == "mnist" else other,
         "\n".join(f"- **{sentence}.**" for sentence in results.cut),
-        "\n".join(failures),
+        "\n".join(f"- **{backend}: {status}** {rest}" for backend, status, rest in failures(results)),
         METHOD + "\n\n" + "\n".join(f"- {rule.meaning}," for rule in RULES).rstrip(",") + ".",
         answer(results),
-        "\n".join(f"- {line}" for part in parts(results) for line in _remarks(part)),
+        "\n".join(f"- {line}" for part in parts(results) for line in remarks(part)),
         "## How it was measured",
-        "\n".join(f"- {line}" for line in _conditions(results)),
+        "\n".join(f"- {line}" for line in conditions(results)),
     ]
     return "\n\n".join(filter(None, texts)) + "\n"
+
+
+def failures(results: Results) -> Iterator[tuple[str, str, str]]:
+    """Backend, status, and how far and why, for each way in which runs failed."""
+    runs = results.runs[results.runs["status"] != "ok"]
+    epochs = results.plan.problem.epochs
+    alike = ["backend", "status", "epochs_done", "reason"]
+    for (backend, status, done, reason), own in runs.groupby(alike, sort=False):
+        seeds = ", ".join(map(str, dict.fromkeys(own["seed"])))
+        why = reason or "no reason was recorded"
+        yield str(backend), str(status), f"after {done} of {epochs} epochs, seed {seeds}: {why}"
 
 
 def answer(results: Results) -> str:
@@ -84,12 +117,12 @@ def answer(results: Results) -> str:
     for part in parts(results):
         own = part.results
         texts += [f"## {part.name}"] if part.name else []
-        table = _native_cells(own) if results.plan.profile == "native" else _cells(own)
-        texts += [" ".join(_sentences(own)), "\n".join(f"| {' | '.join(cells)} |" for cells in table)]
+        rows = "\n".join(f"| {' | '.join(row)} |" for row in cells(own))
+        texts += [" ".join(sentences(own)), rows]
     return "\n\n".join(texts)
 
 
-def _sentences(results: Results) -> Iterator[str]:
+def sentences(results: Results) -> Iterator[str]:
     """What the tables say."""
     plan, images = results.plan, results.plan.dataset.test_images
     native = plan.profile == "native"
@@ -166,8 +199,13 @@ def ratio_cell(row: "Series[Any]", column: str, digits: int = 2) -> str:
     return f"{ratio:.{digits}f}" + ("" if pd.isna(low) else f" ({low:.{digits}f} to {high:.{digits}f})")
 
 
+def cells(results: Results) -> Iterator[list[str]]:
+    """The table for people: a header, the line that Markdown wants below it, a row per backend."""
+    return _native_cells(results) if results.plan.profile == "native" else _cells(results)
+
+
 def _cells(results: Results) -> Iterator[list[str]]:
-    """The summary for people: a header, the line that Markdown wants below it, a row per backend."""
+    """Speed, error and memory."""
     reference, target = results.plan.reference.name, f"{results.plan.target_error_percent:g} %"
     numbers = {
         "microseconds_per_step": ("time per step (µs)", ",.0f"),
@@ -224,7 +262,7 @@ def _native_cells(results: Results) -> Iterator[list[str]]:
         ]
 
 
-def _remarks(part: Part) -> Iterator[str]:
+def remarks(part: Part) -> Iterator[str]:
     """What a reader of a part's table has to know of single backends."""
     results = part.results
     for _, row in results.summary.iterrows():
@@ -243,7 +281,8 @@ def _remarks(part: Part) -> Iterator[str]:
         yield f"{row['rounds']} rounds are few: the order of {row['backend']}'s ratios alone gives {interval}"
 
 
-def _conditions(results: Results) -> Iterator[str]:
+def conditions(results: Results) -> Iterator[str]:
+    """How it was measured, line by line."""
     plan, runs, dataset, problem = results.plan, results.runs, results.plan.dataset, results.plan.problem
     yield f"machine: {each(runs['machine'])}; {' and '.join(map(str, plan.threads))} threads, device {plan.device}"
     yield f"dataset: {dataset.name}, {dataset.train_images:,} training and {dataset.test_images:,} test images"

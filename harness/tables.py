@@ -38,20 +38,14 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     ),
     "summary": (
         *("backend", "style", "status", *CONDITIONS, "runs", "runs_ok", "rank", "microseconds_per_step"),
+        *("microseconds_per_step_low", "microseconds_per_step_high"),
         *("images_per_second", "ratio_to_reference", "ratio_to_reference_low", "ratio_to_reference_high"),
         *("ratio_to_fastest", "ratio_to_fastest_low", "ratio_to_fastest_high", "floor_multiple", "startup_seconds"),
         *("train_seconds", "own_seconds", "test_error_percent", "seeds", "test_error_low", "test_error_high"),
         *("test_error_min", "test_error_max", "notebook_reached", "disagreements", "target_reached"),
         *("epochs_to_target", "train_seconds_to_target", "predict_images_per_second", "latency_milliseconds"),
-        *(
-            "call_milliseconds",
-            "call_percent",
-            "memory_peak_bytes",
-            "outliers",
-            "spread_percent",
-            "steal_percent",
-            "foreign_load",
-        ),
+        *("call_milliseconds", "call_percent", "memory_peak_bytes", "outliers", "spread_percent", "steal_percent"),
+        "foreign_load",
         *("waiting_percent", "put_off_percent", "unstable"),
     ),
     "ratios": (
@@ -74,6 +68,7 @@ DECIMALS: Final = {
     **dict.fromkeys(("latency_milliseconds", "latency_p99_milliseconds", "steal_percent", "waiting_percent"), 3),
     **dict.fromkeys(("foreign_load", "load_average", "spread_percent", "put_off_percent", "call_percent"), 2),
     **dict.fromkeys(("microseconds_per_step", "floor_microseconds_per_step", "images_per_second"), 1),
+    **dict.fromkeys(("microseconds_per_step_low", "microseconds_per_step_high"), 1),
     **dict.fromkeys(("epochs_to_target", "predict_images_per_second"), 1),
     **dict.fromkeys(("epsilon", "l2"), 12),
 }

@@ -1,7 +1,8 @@
-"""What the tests share: where MNIST is, a cache of their own, and what to do without MNIST."""
+"""What the tests share: where MNIST is, a cache of their own, and what to do without MNIST or a browser."""
 
 import os
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -9,12 +10,16 @@ from lockstep_bench.harness.data import Dataset, find_dataset
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without LOCKSTEP_MNIST, tests marked `mnist` are skipped and say so; in CI they run, and so fail."""
-    if os.environ.get("LOCKSTEP_MNIST") or os.environ.get("CI"):
-        return
-    for item in items:
-        if item.get_closest_marker("mnist"):
-            item.add_marker(pytest.mark.skip(reason="needs MNIST: set LOCKSTEP_MNIST to the folder that holds it"))
+    """Without what they need, tests marked `mnist` or `browser` are skipped and say so; in CI they run, and so fail."""
+    missing = {}
+    if not os.environ.get("LOCKSTEP_MNIST"):
+        missing["mnist"] = "needs MNIST: set LOCKSTEP_MNIST to the folder that holds it"
+    if not which("chromium"):
+        missing["browser"] = "needs Chromium: apt-get install chromium"
+    for item in items if not os.environ.get("CI") else []:
+        for mark, reason in missing.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A benchmark for every backend; what cannot run here is skipped with the reason."""
-    metafunc.parametrize("backend", map(_parameter, _specs(metafunc.config)))
+    metafunc.parametrize("backend", [_parameter(spec) for spec in _specs(metafunc.config)])
 
 
 def _specs(config: pytest.Config) -> list[str]:

@@ -1,6 +1,6 @@
 """The charts must be there, be the same bytes each time, and say what happened in every odd case too."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -8,113 +8,17 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import pytest
 
-from lockstep_bench.harness.charts import COLOURS, looks, write_charts
-from lockstep_bench.harness.problem import Problem
-from lockstep_bench.harness.records import (
-    Block,
-    BlockFile,
-    EndEvent,
-    EvaluationEvent,
-    MachineEvent,
-    Plan,
-    PlannedBackend,
-    PlannedDataset,
-    Status,
-    TurnEvent,
-    write_plan,
-)
+from lockstep_bench.backends import registered
+from lockstep_bench.harness.charts import write_charts
+from lockstep_bench.harness.looks import COLOURS, INK, KNOWN, looks
+from lockstep_bench.harness.records import Status
 from lockstep_bench.harness.tables import Results, load
 
-CHARTS = ("loss", "accuracy", "error_by_epoch", "error_by_seconds", "time_and_error")
+CURVES = ("loss", "accuracy", "error_by_epoch", "error_by_seconds", "disagreements", "ratio_by_round")
+"""Charts in which colour tells the backends apart; in the others each has a row."""
+CHARTS = (*CURVES, "error_by_seed", "time_and_error", "step_time", "phases", "memory")
 MACHINE = "A Machine, 2 CPUs"
-
-
-def make_plan(backends: Iterable[str], epochs: int, seeds: int, dataset: str, machine: str) -> Plan:
-    """A plan with nothing remarkable in it."""
-    return Plan(
-        lockstep="0.1.0",
-        commit=None,
-        commit_clean=None,
-        command="lockstep run",
-        preset=None,
-        problem=Problem(epochs=epochs),
-        dataset=PlannedDataset(name=dataset, sha256="5ha", train_images=30, test_images=10_000),
-        backends=[PlannedBackend(name=name, style="idiomatic", spec=name, versions={}) for name in backends],
-        blocks=[Block(id=f"seed-{seed}", seed=seed, threads=2) for seed in range(seeds)],
-        device="cpu",
-        slice_steps=2,
-        turn_timeout_seconds=300.0,
-        target_error_percent=7.21,
-        machine=machine,
-    )
-
-
-def make_results(
-    folder: Path,
-    backends: Iterable[str] = ("numpy", "keras", "pytorch"),
-    *,
-    epochs: int = 3,
-    seeds: int = 1,
-    dataset: str = "mnist",
-    machine: str = MACHINE,
-    failed: tuple[str, Status, str, int] | None = None,
-    apart: float = 0.0,
-    begun: bool = True,
-) -> Results:
-    """Results of backends with the same errors, up to `apart`; `failed`: who, how, why, after how many epochs."""
-    plan = make_plan(backends, epochs, seeds, dataset, machine)
-    write_plan(folder, plan)
-    for block in plan.blocks if begun else []:
-        with BlockFile(folder, block) as file:
-            file.append(MachineEvent(machine=machine, started="2026-01-01T00:00:00+00:00", details={}))
-            for place, backend in enumerate(plan.backends):
-                status: Status
-                _, status, reason, done = failed if failed and failed[0] == backend.name else ("", "ok", None, epochs)
-                for epoch in range(1, done + 1):
-                    error = 20 / epoch + block.seed / 10 + place * apart
-                    file.append(make_turn(backend.name, epoch, seconds=1.0 + place))
-                    file.append(make_evaluation(backend.name, epoch, error))
-                file.append(EndEvent(backend=backend.name, status=status, reason=reason))
-    return load(folder)
-
-
-def make_turn(backend: str, epoch: int, seconds: float) -> TurnEvent:
-    """An epoch in one turn."""
-    return TurnEvent(
-        backend=backend,
-        epoch=epoch,
-        round=epoch,
-        start=0,
-        stop=30,
-        steps=2,
-        at_seconds=0.0,
-        train_seconds=seconds,
-        train_loss=1 / epoch,
-        cpu_seconds=seconds,
-        involuntary_switches=0,
-        steal_percent=None,
-        load_average=1.0,
-        waiting_seconds={},
-    )
-
-
-def make_evaluation(backend: str, epoch: int, error: float) -> EvaluationEvent:
-    """An evaluation with this test error."""
-    return EvaluationEvent(
-        backend=backend,
-        epoch=epoch,
-        weights_seconds=(0.01, 0.01),
-        predict_seconds=0.1,
-        evaluate_seconds=0.2,
-        train_error_percent=error / 2,
-        test_loss=error / 10,
-        test_error_percent=error,
-        order_sha256="o",
-        threads_used=2,
-        affinity=[0, 1],
-        peak_bytes=100_000_000,
-        disagreements=0,
-    )
+MakeResults = Callable[..., Results]
 
 
 def words(folder: Path, chart: str) -> str:
@@ -124,7 +28,7 @@ def words(folder: Path, chart: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def drawn(tmp_path_factory: pytest.TempPathFactory, make_results: MakeResults) -> Path:
     """A results folder with the charts of three backends that are ok; drawing takes seconds."""
     folder = tmp_path_factory.mktemp("results")
     write_charts(folder, make_results(folder))
@@ -139,7 +43,7 @@ def test_every_chart_is_there_as_png_and_svg_the_same_bytes_each_time(drawn: Pat
     assert not any(mpl.__version__.encode() in content for content in first.values())
 
 
-def test_a_user_s_own_settings_change_nothing(tmp_path: Path) -> None:
+def test_a_user_s_own_settings_change_nothing(tmp_path: Path, make_results: MakeResults) -> None:
     """Fonts, sizes and colours of a matplotlibrc would make other bytes of the same tables."""
     plain, own = (make_results(tmp_path / name, ["numpy"], epochs=1) for name in ("plain", "own"))
     write_charts(tmp_path / "plain", plain)
@@ -149,7 +53,7 @@ def test_a_user_s_own_settings_change_nothing(tmp_path: Path) -> None:
         assert (tmp_path / "own" / "charts" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path) -> None:
+def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path, make_results: MakeResults) -> None:
     """A caller's own charts look as before."""
     own: Any = {"axes.grid": False, "svg.fonttype": "path"}
     with mpl.rc_context(own):
@@ -158,14 +62,14 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "digits"])
-def test_every_chart_names_dataset_and_machine(tmp_path: Path, dataset: str) -> None:
+def test_every_chart_names_dataset_and_machine(tmp_path: Path, dataset: str, make_results: MakeResults) -> None:
     """What is not MNIST is said not to be."""
     write_charts(tmp_path, make_results(tmp_path, ["numpy"], epochs=1, dataset=dataset))
     named = {"mnist": "MNIST", "digits": "digits (not MNIST)"}[dataset]
     assert all(f"{named} on {MACHINE}" in words(tmp_path, name) for name in CHARTS)
 
 
-def test_a_long_machine_name_is_not_clipped(tmp_path: Path) -> None:
+def test_a_long_machine_name_is_not_clipped(tmp_path: Path, make_results: MakeResults) -> None:
     """It goes on in the next line, whole."""
     machine = "An Extraordinarily Long Processor Name (R) CPU @ 2.70GHz " * 3 + "end"
     write_charts(tmp_path, make_results(tmp_path, ["numpy"], epochs=1, machine=machine))
@@ -186,7 +90,7 @@ def test_coinciding_curves_are_said_to_coincide(drawn: Path) -> None:
     assert "Curves coincide: lockstep." in words(drawn, "error_by_epoch")
 
 
-def test_curves_that_do_not_coincide_are_not_said_to(tmp_path: Path) -> None:
+def test_curves_that_do_not_coincide_are_not_said_to(tmp_path: Path, make_results: MakeResults) -> None:
     """Three backends, each 0.06 points above the last: 0.12 is more than two times the gate's 0.05 %."""
     write_charts(tmp_path, make_results(tmp_path, apart=0.06))
     text = words(tmp_path, "error_by_epoch")
@@ -194,7 +98,7 @@ def test_curves_that_do_not_coincide_are_not_said_to(tmp_path: Path) -> None:
     assert "more than 0.12 percentage points apart" in text
 
 
-def test_networks_that_are_not_identical_are_said_not_to_be(tmp_path: Path) -> None:
+def test_networks_that_are_not_identical_are_said_not_to_be(tmp_path: Path, make_results: MakeResults) -> None:
     """In the native profile every chart says so, and none that curves coincide, even where they do."""
     results = make_results(tmp_path)
     write_charts(tmp_path, results._replace(plan=results.plan.model_copy(update={"profile": "native"})))
@@ -205,13 +109,17 @@ def test_networks_that_are_not_identical_are_said_not_to_be(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("status", "done"), [("error", 0), ("not-identical", 3)])
-def test_a_failed_backend_is_named_with_its_status(tmp_path: Path, status: Status, done: int) -> None:
+def test_a_failed_backend_is_named_with_its_status(
+    tmp_path: Path, status: Status, done: int, make_results: MakeResults
+) -> None:
     """In every chart, with the reason; and it has no bar, so no value."""
     write_charts(tmp_path, make_results(tmp_path, failed=("keras", status, "it $broke$ <&>\x1b[0m", done)))
     for name in CHARTS:
         assert f"keras: {status} after {done} of 3 epochs: it $broke$ <&>" in words(tmp_path, name)
-    for name in CHARTS[:-1]:
+    for name in CURVES:
         assert f"keras ({status})" in words(tmp_path, name)
+    for name in set(CHARTS) - set(CURVES):
+        assert status in words(tmp_path, name).splitlines()
     bars = words(tmp_path, "time_and_error").splitlines()
     assert bars.count(status) == 2
     assert bars.count("6.67") == 2  # numpy's and pytorch's
@@ -229,7 +137,7 @@ def test_a_failed_backend_is_named_with_its_status(tmp_path: Path, status: Statu
     ],
     ids=["one epoch", "one backend", "three seeds", "two seeds, one failure", "no reference", "thirteen backends"],
 )
-def test_odd_cases_are_drawn_without_a_warning(tmp_path: Path, case: dict[str, Any]) -> None:
+def test_odd_cases_are_drawn_without_a_warning(tmp_path: Path, case: dict[str, Any], make_results: MakeResults) -> None:
     """Every backend is named in every chart."""
     results = make_results(tmp_path, **case)
     write_charts(tmp_path, results)
@@ -237,18 +145,30 @@ def test_odd_cases_are_drawn_without_a_warning(tmp_path: Path, case: dict[str, A
         assert all(planned.name in words(tmp_path, name) for planned in results.plan.backends)
 
 
-def test_nothing_at_all_is_said_to_be_nothing(tmp_path: Path) -> None:
-    """No epoch of any run: five charts that say so."""
+def test_nothing_at_all_is_said_to_be_nothing(tmp_path: Path, make_results: MakeResults) -> None:
+    """No epoch of any run: every chart says so, in its way."""
     write_charts(tmp_path, make_results(tmp_path, begun=False))
-    assert all("no epoch was finished" in words(tmp_path, name) for name in CHARTS[:-1])
+    assert all("no epoch was finished" in words(tmp_path, name) for name in CURVES[:4])
+    assert "nothing was held against a reference" in words(tmp_path, "disagreements")
+    assert "there is no reference to divide by" in words(tmp_path, "ratio_by_round")
     assert words(tmp_path, "time_and_error").splitlines().count("skipped") == 6
+    for name in ("error_by_seed", "step_time", "phases", "memory"):
+        assert words(tmp_path, name).splitlines().count("skipped") == 3
 
 
-def test_a_backend_keeps_its_look_when_others_are_added(tmp_path: Path) -> None:
-    """Its place in the plan decides, not its rank; the reference is black; no two backends look alike."""
-    few = looks(make_results(tmp_path / "few"))
-    many = looks(make_results(tmp_path / "many", [*(look.name for look in few), *"abcdefghijklmnopqrstuvwxyz"]))
-    assert many[:3] == few
-    assert few[0].colour == "black"
-    assert len({(look.colour, look.marker) for look in many}) == len(many)
-    assert [look.colour for look in few[1:]] == list(COLOURS[:2])
+def test_a_backend_has_its_look_in_every_report(tmp_path: Path, make_results: MakeResults) -> None:
+    """Whatever it is shown beside and in whatever order; one's own too, and no two look alike."""
+    mine = ["mine", "theirs", "another", "./file.py"]
+    few = looks(make_results(tmp_path / "few", ["numpy", "keras", *mine]))
+    many = looks(make_results(tmp_path / "many", [*reversed(KNOWN), *mine]))
+    found = {look.name: (look.colour, look.marker) for look in many}
+    assert all(found[look.name] == (look.colour, look.marker) for look in few)
+    assert len(set(found.values())) == len(found)
+    assert found["numpy"][0] == INK
+    assert {look.colour for look in few[2:]} <= set(COLOURS)
+
+
+def test_every_look_is_that_of_one_backend() -> None:
+    """Of one that there is."""
+    assert set(KNOWN) <= set(registered())
+    assert len(set(KNOWN.values())) == len(KNOWN)

@@ -73,6 +73,35 @@ def test_report_makes_every_derived_file_again_byte_for_byte(results: Path, tmp_
     assert files(results) == before
 
 
+def test_report_shows_the_table_and_draws_for_papers(results: Path, tmp_path: Path) -> None:
+    """Every backend's row, where the page is; `--format pdf` draws every chart as that too, `summary.tex` is LaTeX."""
+    copy = Path(shutil.copytree(results, tmp_path / "papers"))
+    process = lockstep("report", copy, "--format", "pdf", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert re.search(r"^scikit-learn +ok", process.stdout, re.MULTILINE)
+    assert f"{copy / 'report.html'}: lockstep open" in process.stdout
+    drawn = {path.name for path in (copy / "charts").iterdir()}
+    assert drawn == {f"{Path(name).stem}.{suffix}" for name in drawn for suffix in ("png", "svg", "pdf")}
+    latex = (copy / "summary.tex").read_text()
+    assert latex.count("\\begin{tabular}") == 1
+    assert "scikit-learn &" in latex
+
+
+def test_open_shows_the_page_in_a_browser_and_makes_it_first(results: Path, tmp_path: Path) -> None:
+    """The browser that BROWSER names gets its address; without any browser, the page is named."""
+    copy = Path(shutil.copytree(results, tmp_path / "mine"))
+    (copy / "report.html").unlink(missing_ok=True)
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    assert lockstep("open", "mine", cwd=tmp_path, BROWSER=f"{browser} %s").returncode == 0
+    assert (tmp_path / "opened").read_text().strip() == (copy / "report.html").as_uri()
+    process = lockstep("open", "mine", cwd=tmp_path, BROWSER="false", PATH="/nowhere")
+    assert process.returncode == 1
+    assert "open mine/report.html in one" in process.stderr
+    assert lockstep("open", "nothing", cwd=tmp_path).returncode == 1
+
+
 def test_report_puts_its_table_into_a_document(results: Path, tmp_path: Path) -> None:
     """Between its marker lines; a document without them is wrong usage and stays as it was."""
     document = tmp_path / "page.md"
@@ -267,13 +296,13 @@ def test_named_folder_without_mnist_is_refused(tmp_path: Path) -> None:
 
 
 def test_data_describes_the_dataset_and_draws_it(tmp_path: Path) -> None:
-    """Shapes, pixel ranges, counts and the hash are printed, and three figures written."""
+    """Shapes, pixel ranges, counts and the hash are printed, and four figures written."""
     process = lockstep("data", "--dataset", "digits", "--figures", "figures", cwd=tmp_path)
     assert process.returncode == 0
     assert "(1500, 28, 28)" in process.stdout
     assert "0 to 16" in process.stdout
     assert "0.0 to 1.0" in process.stdout
-    assert len(list((tmp_path / "figures").glob("*.png"))) == 3
+    assert len(list((tmp_path / "figures").glob("*.png"))) == 4
 
 
 def test_another_dataset_than_mnist_does_not_mind_where_mnist_is(tmp_path: Path) -> None:

@@ -58,11 +58,12 @@ def test_mnist_is_described_with_its_known_numbers() -> None:
 
 
 def test_the_pictures_are_made_where_they_were_asked_for(dataset: Dataset, tmp_path: Path) -> None:
-    """Three PNG files, named after the dataset, of the sizes they were laid out in."""
+    """Four PNG files, named after the dataset, of the sizes they were laid out in."""
     paths = draw(dataset, tmp_path / "new" / "figures")
-    assert [path.name for path in paths] == ["rows-first-images.png", "rows-grid.png", "rows-components.png"]
+    names = ("first-images", "grid", "components", "class-counts")
+    assert [path.name for path in paths] == [f"rows-{name}.png" for name in names]
     sizes = [unpack(">2I", path.read_bytes()[16:24]) for path in paths]
-    assert sizes == [(900, 322), (675, 847), (1200, 975)]
+    assert sizes == [(900, 322), (675, 847), (1200, 975), (1200, 480)]
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 4), (3, 3)])

@@ -1,0 +1,61 @@
+"""What the reference's network has learnt: confusion, mistakes, hidden units.
+
+Those of the data are the same for all results on it: `lockstep data --figures` draws them.
+"""
+
+from collections.abc import Iterator
+from textwrap import wrap
+
+from matplotlib.figure import Figure
+
+from lockstep_bench.harness.charts.frame import CHARACTERS, headed
+from lockstep_bench.harness.learnt import CLASSES, Learnt
+
+
+def figures(learnt: Learnt) -> Iterator[tuple[str, Figure]]:
+    """Every chart of this file that there is something for, with its file's name."""
+    yield "hidden_units", _hidden_units(learnt)
+    if learnt.mistakes:
+        yield "mistakes", _mistakes(learnt)
+    if learnt.confusion is not None:
+        yield "confusion", _confusion(learnt)
+
+
+def _confusion(learnt: Learnt) -> Figure:
+    """Counts in a grid; the diagonal, which is right, is left white, so that the mistakes are what one sees."""
+    figure = headed(["What the reference's network takes for what"], wrap(learnt.confusion_reading, CHARACTERS), 5.6)
+    axes = figure.subplots()
+    confusion, wrong = learnt.confusion, learnt.wrong
+    assert confusion is not None
+    axes.imshow(wrong, cmap="Oranges", vmin=0)
+    for true in range(CLASSES):
+        for predicted in range(CLASSES):
+            weight = "bold" if true == predicted else "normal"
+            dark = wrong[true, predicted] > 0.6 * wrong.max()
+            colour = "white" if dark else "black"
+            count = f"{confusion[true, predicted]:,}"
+            axes.text(predicted, true, count, ha="center", va="center", fontsize=9, weight=weight, color=colour)
+    axes.set(xlabel="predicted digit", ylabel="true digit", xticks=range(CLASSES), yticks=range(CLASSES))
+    axes.grid(visible=False)
+    return figure
+
+
+def _mistakes(learnt: Learnt) -> Figure:
+    """The test images that were misclassified most confidently, each with what it is and what it was taken for."""
+    figure = headed(["Test images misclassified most confidently"], wrap(learnt.mistakes_reading, CHARACTERS), 4.6)
+    for axes, mistake in zip(figure.subplots(3, 8).flat, learnt.mistakes, strict=False):
+        axes.imshow(mistake.image, cmap="gray_r", vmin=0, vmax=1)
+        axes.set_title(f"{mistake.true} taken for {mistake.predicted}\n{mistake.probability:.1%}", fontsize=8)
+    for axes in figure.axes:
+        axes.set_axis_off()
+    return figure
+
+
+def _hidden_units(learnt: Learnt) -> Figure:
+    """What each unit looks for: its incoming weights as an image, white for 0."""
+    figure = headed(["Incoming weights of hidden units"], wrap(learnt.units_reading, CHARACTERS), 7.4)
+    for axes, image in zip(figure.subplots(8, 8).flat, learnt.units, strict=False):
+        axes.imshow(image, cmap="RdBu_r", vmin=-learnt.units_limit, vmax=learnt.units_limit)
+    for axes in figure.axes:
+        axes.set_axis_off()
+    return figure

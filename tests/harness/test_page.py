@@ -1,0 +1,350 @@
+"""The page in a real browser, from disk: what it shows, what mouse and keyboard do, what strangers' words cannot."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from shutil import copytree, which
+from typing import Any, Final
+
+import pandas as pd
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from lockstep_bench.harness.data import at_hand
+from lockstep_bench.harness.learnt import read_learnt
+from lockstep_bench.harness.page import write_page
+from lockstep_bench.harness.page.plots import CHARTS
+from lockstep_bench.harness.tables import Results, load
+
+MakeResults = Callable[..., Results]
+STANDARD: Final = Path(__file__).parents[2] / "results" / "standard"
+DESKTOP: Final[Any] = {"width": 1280, "height": 900}
+PHONE: Final[Any] = {"width": 390, "height": 844}
+FLAGS: Final = (
+    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"),
+    *("--disable-sync", "--no-first-run", "--disable-quic"),
+)
+"""So that the browser by itself calls nobody; as root, as in CI, it has no sandbox."""
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium as the system has it."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=which("chromium"), args=[*FLAGS])
+        yield browser
+        browser.close()
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Open a results folder's page; nothing may go to the console, and nothing but the page be asked for."""
+    complaints: list[str] = []
+    pages: list[Page] = []
+
+    def open_page(folder: Path, viewport: Any = DESKTOP, scheme: Any = "light") -> Page:
+        page = browser.new_page(viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
+        pages.append(page)
+        address = (folder / "report.html").resolve().as_uri()
+        page.on("console", lambda message: complaints.append(f"console: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+        page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.partition("#")[0] == address or request.url.startswith(("data:", "blob:"))
+                else complaints.append(f"request: {request.url}")
+            ),
+        )
+        page.goto(address)
+        return page
+
+    yield open_page
+    for page in pages:
+        page.close()
+    assert complaints == []
+
+
+def scroll_through(page: Page) -> None:
+    """See every chart, so that every one is drawn."""
+    for plot in page.locator(".plot").all():
+        plot.scroll_into_view_if_needed()
+        expect(plot.locator(".main-svg").first).to_be_visible()
+
+
+@pytest.fixture(scope="module")
+def standard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The committed reference results, with their page."""
+    folder = Path(copytree(STANDARD, tmp_path_factory.mktemp("page") / "standard"))
+    results = load(folder)
+    dataset = at_hand(results.plan.dataset.name, results.plan.dataset.sha256)
+    write_page(folder, results, dataset, read_learnt(folder, results.plan, dataset))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, make_results: MakeResults) -> Path:
+    """Three backends and two seeds, where all numbers are known."""
+    folder = tmp_path_factory.mktemp("made") / "made"
+    write_page(folder, make_results(folder, seeds=2, rounds=3))
+    return folder
+
+
+def column(page: Page, place: int) -> list[str]:
+    """A column's texts, of the rows that are shown; without the marker before a backend's name."""
+    cells = [cell for cell in page.locator(f"tr.backend > :nth-child({place})").all() if cell.is_visible()]
+    return [re.sub(r"^[▸▾○●■▲◆▼✚✖⬟\s]+", "", cell.inner_text()).strip() for cell in cells]
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_reference_page_fits_its_window(standard: Path, open_page: Open, viewport: Any, scheme: str) -> None:
+    """No console message, no request, every chart drawn, no text beyond the window, none cut off within a chart."""
+    page = open_page(standard, viewport, scheme)
+    scroll_through(page)
+    assert page.locator(".plot").count() == len(CHARTS)
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    beyond = page.evaluate(
+        """() => [...document.querySelectorAll('.plot text, .plot .annotation-text')].filter((text) => {
+            const [own, plot] = [text.getBoundingClientRect(), text.closest('.plot').getBoundingClientRect()];
+            return own.width && (own.left < plot.left - 1 || own.right > plot.right + 1 || own.top < plot.top - 1
+                || own.bottom > plot.bottom + 1);
+        }).map((text) => text.textContent)"""
+    )
+    assert beyond == []
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor") != "rgb(255, 255, 255)"
+    assert dark == (scheme == "dark")
+
+
+@pytest.mark.mnist
+def test_the_reference_page_says_what_the_tables_say(standard: Path, open_page: Open) -> None:
+    """Every backend with its numbers, the fastest first; the network's part is there."""
+    page = open_page(standard)
+    summary = load(standard).summary
+    assert column(page, 1) == list(summary["backend"])
+    assert column(page, 5) == [f"{time:,.0f}" for time in summary["microseconds_per_step"]]
+    answer = page.locator(".answer").inner_text()
+    assert f"Fastest: {summary['backend'][0]}." in answer
+    confusion = [int(cell.inner_text().replace(",", "")) for cell in page.locator(".confusion td").all()]
+    assert sum(confusion) == 10_000
+    error = summary.set_index("backend")["test_error_percent"]["numpy"]
+    assert sum(confusion[::11]) == round(100 * (100 - error))
+    assert page.locator(".mistakes figure").count() == 24
+    for image in page.locator("img").all():
+        assert image.evaluate("image => image.naturalWidth") > 0
+        assert image.get_attribute("alt")
+
+
+def test_columns_sort_by_mouse_and_keyboard(made: Path, open_page: Open) -> None:
+    """Numbers as numbers; once up, once more down."""
+    page = open_page(made)
+    assert column(page, 1) == ["numpy", "keras", "pytorch"]
+    head = page.get_by_role("columnheader", name="time per step")
+    head.get_by_role("button").click()
+    head.get_by_role("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert column(page, 1) == ["pytorch", "keras", "numpy"]
+    head = page.get_by_role("columnheader", name="backend")
+    head.get_by_role("button").focus()
+    page.keyboard.press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert column(page, 1) == ["keras", "numpy", "pytorch"]
+
+
+@pytest.mark.mnist
+def test_rows_are_filtered_by_style_and_words(standard: Path, open_page: Open) -> None:
+    """Words are looked for in what is behind a row too, such as versions."""
+    page = open_page(standard)
+    summary = pd.read_csv(standard / "summary.csv")
+    page.get_by_label("Style").select_option("tuned")
+    assert column(page, 1) == list(summary["backend"][summary["style"] == "tuned"])
+    page.get_by_label("Style").select_option("")
+    page.get_by_label("Search").press_sequentially("torch 2.")
+    assert sorted(column(page, 1)) == ["pytorch", "pytorch-tuned"]
+    assert "2 of 13 shown" in page.locator(".controls").inner_text()
+
+
+def test_a_row_opens_by_mouse_and_keyboard(made: Path, open_page: Open) -> None:
+    """Behind it: each run with its versions, phases and memory."""
+    page = open_page(made)
+    details = page.locator(".details").nth(1)
+    expect(details).to_be_hidden()
+    page.locator("tr.backend").nth(1).locator("td").nth(3).click()
+    expect(details).to_be_visible()
+    for words in ("seed 0", "seed 1", "framework 1.0", "import", "0.25 s", "build", "0.125 s"):
+        assert words in details.inner_text()
+    page.locator("tr.backend").nth(1).get_by_role("button").focus()
+    page.keyboard.press("Space")
+    expect(details).to_be_hidden()
+
+
+def test_points_are_shown_by_mouse_and_keyboard(made: Path, open_page: Open) -> None:
+    """What a point says; by keyboard it is said to those who do not see it as well."""
+    page = open_page(made)
+    plot = page.locator("#error_by_epoch-1")
+    plot.scroll_into_view_if_needed()
+    expect(plot.locator(".point").first).to_be_visible()
+    plot.locator(".point").first.hover(force=True)
+    expect(plot.locator(".hovertext")).to_contain_text(re.compile("% after epoch 1"))
+    page.mouse.move(0, 0)
+    plot.focus()
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#said")).to_have_text("numpy, 20.05 % after epoch 1")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#said")).to_have_text("numpy, 6.72 % after epoch 3")
+    expect(plot.locator(".hovertext")).to_be_visible()
+
+
+@pytest.mark.parametrize("chart", [draw.__name__ for draw, *_ in CHARTS])
+def test_every_chart_answers_the_arrow_keys(made: Path, open_page: Open, chart: str) -> None:
+    """Lines, bars and the panel below another."""
+    page = open_page(made)
+    plot = page.locator(f"#{chart}-1")
+    plot.scroll_into_view_if_needed()
+    expect(plot.locator(".main-svg").first).to_be_visible()
+    plot.focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
+    expect(plot.locator(".hovertext").first).to_be_visible()
+    expect(page.locator("#said")).not_to_be_empty()
+
+
+def test_the_legend_hides_and_shows_by_mouse_and_keyboard(made: Path, open_page: Open) -> None:
+    """One backend, all, none; its button says which."""
+    page = open_page(made)
+    chart = page.locator("figure", has=page.locator("#loss-1"))
+    chart.scroll_into_view_if_needed()
+    lines = chart.locator(".scatterlayer .trace")
+    all_lines = 2 * 3 * (1 + 2)  # training and test, three backends, the mean and two seeds
+    expect(lines).to_have_count(all_lines)
+    keras = chart.get_by_role("button", name="keras")
+    keras.click()
+    assert keras.get_attribute("aria-pressed") == "false"
+    expect(lines).to_have_count(all_lines * 2 // 3)
+    keras.focus()
+    page.keyboard.press("Space")
+    expect(lines).to_have_count(all_lines)
+    chart.get_by_role("button", name="none").click()
+    expect(lines).to_have_count(0)
+    chart.get_by_role("button", name="all").click()
+    expect(lines).to_have_count(all_lines)
+
+
+def test_an_axis_switches_to_a_logarithmic_one(made: Path, open_page: Open) -> None:
+    """And back."""
+    page = open_page(made)
+    chart = page.locator("figure", has=page.locator("#error_by_seconds-1"))
+    chart.scroll_into_view_if_needed()
+    button = chart.get_by_role("button", name="logarithmic")
+    axis = "document.getElementById('error_by_seconds-1')._fullLayout.yaxis.type"
+    for pressed, kind in (("true", "log"), ("false", "linear")):
+        button.click()
+        assert button.get_attribute("aria-pressed") == pressed
+        assert page.evaluate(axis) == kind
+
+
+def test_the_theme_is_the_system_s_until_it_is_chosen(made: Path, open_page: Open) -> None:
+    """A chart that is there is painted anew."""
+    page = open_page(made, scheme="dark")
+    plot = page.locator("#error_by_seconds-1")
+    plot.scroll_into_view_if_needed()
+    line = plot.locator(".scatterlayer .js-line").first
+    assert "rgb(240, 241, 243)" in (line.get_attribute("style") or "")
+    page.get_by_role("button", name="Light").click()
+    expect(line).to_have_attribute("style", re.compile(r"stroke: rgb\(22, 24, 29\)"))
+
+
+HOSTILE: Final = """<script>hacked=1</script></script><img src=x onerror=hacked=1>"'<b>{{7*7}}"""
+
+
+def test_strangers_words_are_text(tmp_path: Path, open_page: Open, make_results: MakeResults) -> None:
+    """A backend's name, a version, a reason, a machine's name, a log: shown as they are, and never run."""
+    folder = tmp_path / "hostile"
+    results = make_results(
+        folder,
+        ["numpy", f"mine{HOSTILE}"],
+        machine=f"CPU{HOSTILE}",
+        version=f"1{HOSTILE}",
+        failed=(f"mine{HOSTILE}", "error", f"because{HOSTILE}", 2),
+    )
+    log = folder / "logs" / "seed-0" / f"mine{HOSTILE}.log".replace("/", "_")
+    assert results.plan.backends[1].name == f"mine{HOSTILE}"
+    write_page(folder, results)
+    assert not log.exists()
+    page = open_page(folder)
+    scroll_through(page)
+    page.locator("tr.backend").nth(1).get_by_role("button").click()
+    text = page.locator("body").inner_text()
+    for word in ("mine", "CPU", "1", "because"):
+        assert f"{word}{HOSTILE}" in text
+    assert f"mine{HOSTILE} (error)" in page.locator("#loss-1 ~ .legend").inner_text()
+    shown = page.locator("#step_time-1").text_content() or ""
+    assert f"mine{HOSTILE}" in shown.replace("\N{NO-BREAK SPACE}", " ")
+    assert page.evaluate("typeof hacked") == "undefined"
+    assert page.locator("img[src=x]").count() == 0
+
+
+def test_the_log_of_what_failed_is_shown(tmp_path: Path, open_page: Open, make_results: MakeResults) -> None:
+    """Its end, as text."""
+    folder = tmp_path / "failed"
+    results = make_results(folder, failed=("keras", "killed", "by signal 9", 1))
+    (folder / "logs" / "seed-0").mkdir(parents=True)
+    lines = [f"line {number}" for number in range(100)] + [HOSTILE, "\x1b[31mout of memory\xff"]
+    (folder / "logs" / "seed-0" / "keras.log").write_text("\n".join(lines), encoding="latin-1")
+    write_page(folder, results)
+    page = open_page(folder)
+    page.locator("tr.backend", has_text="keras").get_by_role("button").click()
+    log = page.locator(".details:visible pre").inner_text()
+    assert HOSTILE in log
+    assert "out of memory" in log
+    assert "line 99" in log
+    assert "line 50" not in log
+    assert page.evaluate("typeof hacked") == "undefined"
+
+
+@pytest.mark.parametrize(
+    ("case", "said"),
+    [
+        ({"failed": ("keras", "error", "it broke", 0)}, ["keras: error after 0 of 3 epochs", "it broke"]),
+        ({"failed": ("keras", "timeout", "hung", 1)}, ["keras: timeout after 1 of 3 epochs"]),
+        ({"failed": ("keras", "diverged", "nan", 2)}, ["keras: diverged after 2 of 3 epochs"]),
+        ({"failed": ("numpy", "killed", "signal 9", 1)}, ["numpy: killed", "There is no reference to divide by."]),
+        ({"begun": False}, ["skipped", "No backend came through"]),
+        ({"epochs": 1}, ["All 3 backends"]),
+        ({"backends": ["numpy"]}, ["there is no other backend to compare it with"]),
+        ({"dataset": "digits"}, ["These are not MNIST numbers"]),
+        ({"seeds": 3, "failed": ("keras", "killed", "signal 9", 1)}, ["seed 0, 1, 2"]),
+    ],
+    ids=["error", "timeout", "diverged", "no reference", "skipped", "one epoch", "one backend", "digits", "seeds"],
+)
+def test_odd_results_are_shown_and_said(
+    tmp_path: Path, open_page: Open, make_results: MakeResults, case: dict[str, Any], said: list[str]
+) -> None:
+    """Every chart is drawn, every backend is in the table, and what happened is said."""
+    results = make_results(tmp_path / "odd", **case)
+    write_page(tmp_path / "odd", results)
+    page = open_page(tmp_path / "odd")
+    scroll_through(page)
+    assert sorted(column(page, 1)) == sorted(planned.name for planned in results.plan.backends)
+    text = page.locator("main").inner_text()
+    for words in said:
+        assert words in text
+
+
+def test_a_large_page_is_small_and_opens_at_once(tmp_path: Path, open_page: Open, make_results: MakeResults) -> None:
+    """12 backends, 5 seeds, 20 epochs of 8 rounds: under 6 MB, and under 2 seconds, as its issue asks."""
+    folder = tmp_path / "large"
+    backends = ["numpy", *(f"backend-{number}" for number in range(11))]
+    path = write_page(folder, make_results(folder, backends, epochs=20, seeds=5, rounds=8))
+    assert path.stat().st_size < 6_000_000
+    page = open_page(folder)
+    expect(page.locator("#error_by_seconds-1")).to_be_attached()
+    seconds = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000
+    assert 0 < seconds < 2
+    scroll_through(page)
