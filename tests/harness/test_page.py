@@ -109,6 +109,13 @@ def test_the_reference_page_fits_its_window(standard: Path, open_page: Open, vie
     scroll_through(page)
     assert page.locator(".plot").count() == len(CHARTS)
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    if viewport == DESKTOP:
+        assert (
+            page.evaluate(
+                "[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth)"
+            )
+            == []
+        )
     beyond = page.evaluate(
         """() => [...document.querySelectorAll('.plot text, .plot .annotation-text')].filter((text) => {
             const [own, plot] = [text.getBoundingClientRect(), text.closest('.plot').getBoundingClientRect()];
