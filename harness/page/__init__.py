@@ -195,11 +195,13 @@ UNITS: Final = {"_seconds": "s", "_milliseconds": "ms", "_percent": "%", "_bytes
 
 
 def _logs(folder: Path, runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """The end of the log of each run that failed, where it is still there."""
+    """The end of the log of each run that failed, where it is still there; a stranger's names lead nowhere else."""
+    logs = (folder / "logs").resolve()
     for _, run in runs[runs["status"] != "ok"].iterrows():
-        path = folder / "logs" / run["block"] / f"{run['backend']}.log"
-        if path.is_file() and (text := path.read_text(encoding="utf-8", errors="replace").strip()):
-            yield f"seed {run['seed']}", "\n".join(text.splitlines()[-LOG_LINES:])
+        path = (logs / run["block"] / f"{run['backend']}.log").resolve()
+        if path.is_relative_to(logs) and path.is_file():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+            yield f"seed {run['seed']}", "\n".join(lines)
 
 
 def _files(folder: Path, results: Results) -> Iterator[tuple[str, str]]:

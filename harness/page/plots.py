@@ -291,7 +291,8 @@ def disagreements(results: Results) -> go.Figure:
             _curve(figure, look, most.index, most, "%{y} images after epoch %{x}")
     allowed = allowed_disagreements(results.plan.dataset.test_images)
     _rule(figure, [1, results.plan.problem.epochs], [allowed, allowed], f"allowed: {allowed}")
-    figure.update_yaxes(rangemode="tozero")
+    most = max([allowed, *checked["disagreements"]])
+    figure.update_yaxes(rangemode="tozero", tick0=0, dtick=next(step for step in STEPS if step >= max(1, most / 10)))
     return _by_epoch(figure, results, "images predicted differently")
 
 
@@ -327,7 +328,9 @@ def _rule(figure: go.Figure, x: list[Any], y: list[Any], note: str, position: st
 
 
 def _by_epoch(figure: go.Figure, results: Results, y: str) -> go.Figure:
-    figure.update_xaxes(range=[0.5, results.plan.problem.epochs + 0.5], tickformat="d")
+    epochs = results.plan.problem.epochs
+    step = next(step for step in STEPS if step >= max(1, epochs / 10))
+    figure.update_xaxes(range=[0.5, epochs + 0.5], tick0=step, dtick=step)
     return _axes(figure, "epoch", y)
 
 
