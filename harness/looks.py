@@ -78,7 +78,7 @@ def looks(results: Results) -> list[Look]:
 
 def _drawn(names: list[str]) -> Iterator[tuple[str, str]]:
     """Colours and markers. Of two backends that would look alike, the later one takes another marker."""
-    taken = [KNOWN[name] for name in names if name in KNOWN]
+    taken: list[tuple[str, str]] = []
     for name in names:
         if name in KNOWN:
             yield KNOWN[name]

@@ -78,7 +78,8 @@ def test_report_shows_the_table_and_draws_for_papers(results: Path, tmp_path: Pa
     copy = Path(shutil.copytree(results, tmp_path / "papers"))
     process = lockstep("report", copy, "--format", "pdf", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
-    assert re.search(r"^scikit-learn +ok", process.stdout, re.MULTILINE)
+    # The status is a column only where there is more to say than ok: on a busy machine a backend may be unstable.
+    assert re.search(r"^scikit-learn +(ok.*)?[\d,]+ ", process.stdout, re.MULTILINE)
     assert f"{copy / 'report.html'}: lockstep open" in process.stdout
     drawn = {path.name for path in (copy / "charts").iterdir()}
     assert drawn == {f"{Path(name).stem}.{suffix}" for name in drawn for suffix in ("png", "svg", "pdf")}
