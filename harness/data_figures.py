@@ -1,9 +1,10 @@
 """What `lockstep data` shows: a dataset in a few rows of text and in four pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from functools import partial
 from math import isqrt
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -49,19 +50,12 @@ def draw(dataset: Dataset, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     with context("default"):  # not the user's own settings
-        for name, figure in figures(dataset):
-            path = folder / f"{dataset.name}-{name.replace('_', '-')}.png"
-            figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})  # it would name matplotlib's version
+        for name, figure in FIGURES.items():
+            path = folder / f"{dataset.name}-{name}.png"
+            # The software would be matplotlib with its version.
+            figure(dataset).savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
             paths.append(path)
     return paths
-
-
-def figures(dataset: Dataset) -> Iterator[tuple[str, Figure]]:
-    """The first four training images in a row, the first nine in a grid, all on two components, and their counts."""
-    yield "first_images", _gallery(dataset, 1, 4)
-    yield "grid", _gallery(dataset, 3, 3)
-    yield "components", _scatter(dataset)
-    yield "class_counts", _class_counts(dataset)
 
 
 def counts(split: Split) -> list[int]:
@@ -131,3 +125,12 @@ def _class_counts(dataset: Dataset) -> Figure:
     axes.grid(axis="y", color="0.9")
     axes.legend(frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15))
     return figure
+
+
+FIGURES: Final[Mapping[str, Callable[[Dataset], Figure]]] = {
+    "first-images": partial(_gallery, rows=1, columns=4),
+    "grid": partial(_gallery, rows=3, columns=3),
+    "components": _scatter,
+    "class-counts": _class_counts,
+}
+"""The first four training images in a row, the first nine in a grid, all on two components, and their counts."""

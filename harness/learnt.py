@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_figures import CLASSES
 from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.records import Plan, read_arrays
 
-CLASSES: Final = 10
 SHOWN_MISTAKES: Final = 24
 SHOWN_UNITS: Final = 64
 SIDE: Final = 28
@@ -62,6 +62,8 @@ class Learnt(NamedTuple):
         """The most frequent mistake."""
         assert self.confusion is not None
         wrong, images = self.wrong, self.confusion.sum()
+        if not wrong.any():
+            return f"Of the reference, seed {self.seed}: all {images:,} test images are classified rightly."
         true, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
         return (
             f"Of the reference, seed {self.seed}: {wrong.sum():,} of {images:,} test images are misclassified; most "
@@ -85,14 +87,29 @@ def read_learnt(folder: Path, plan: Plan, dataset: Dataset | None) -> Learnt | N
     """
     for block in plan.blocks:
         arrays = read_arrays(folder, block)
-        if "weights/hidden_kernel" in arrays and "probabilities" in arrays:
-            try:
-                units, limit = _units(arrays)
-                confusion, mistakes = _errors(arrays["probabilities"], dataset) if dataset else (None, [])
-            except (KeyError, IndexError, ValueError) as error:
-                raise LockstepError(f"the arrays of {block.id} are not those of this network: {error}") from error
-            return Learnt(block.seed, units, limit, confusion, mistakes)
+        if not {*shapes(plan)} <= {*arrays}:
+            continue  # the reference did not come to its end
+        for name, shape in shapes(plan).items():
+            found = arrays[name]
+            if found.shape != shape or found.dtype.kind != "f" or not np.isfinite(found).all():
+                raise LockstepError(
+                    f"the arrays of {block.id} are not those of this network: {name} should be {shape} finite numbers; "
+                    "restore the file"
+                )
+        units, limit = _units(arrays)
+        confusion, mistakes = _errors(arrays["probabilities"], dataset) if dataset else (None, [])
+        return Learnt(block.seed, units, limit, confusion, mistakes)
     return None
+
+
+def shapes(plan: Plan) -> dict[str, tuple[int, int]]:
+    """The arrays that are read, with their shapes."""
+    inputs, hidden, outputs = plan.problem.inputs, plan.problem.hidden, plan.problem.classes
+    return {
+        "weights/hidden_kernel": (inputs, hidden),
+        "weights/output_kernel": (hidden, outputs),
+        "probabilities": (plan.dataset.test_images, outputs),
+    }
 
 
 def _units(arrays: dict[str, NDArray[Any]]) -> tuple[NDArray[np.float32], float]:

@@ -1,7 +1,8 @@
-"""How a backend looks: the same colour and the same marker in every chart of every report, whatever it is shown beside.
+"""How a backend looks: the same colour and marker in every chart of every report.
 
-Readable in grey and by the colour-blind: the colours are Okabe and Ito's, and no two backends share both colour and
-marker. Variants of one framework share its colour.
+Readable in grey and by the colour-blind: the colours are Okabe and Ito's, and those that come with lockstep each have a
+pair of colour and marker of their own. Variants of one framework share its colour. Any other has the look that its name
+makes; where that is taken by another of one's own, it has the next marker, or colour, that is free.
 """
 
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ FILLS: Final = {
     "process start": ("#BBBBBB", ""),
     "import": ("#666666", ""),
     "build": ("#FFFFFF", "////"),
-    "start-up": (ORANGE, ""),
+    "start-up": (ORANGE, "\\\\\\\\"),
     "training": (SKY, ""),
     "evaluation": ("#FFFFFF", "...."),
     "after import": ("#666666", ""),
@@ -76,15 +77,20 @@ def looks(results: Results) -> list[Look]:
     ]
 
 
+def ranked(results: Results) -> list[Look]:
+    """The same as rows from the bottom: those that failed, then the slowest, the fastest on top."""
+    rank = list(results.summary["backend"])
+    return sorted(looks(results), key=lambda look: rank.index(look.name), reverse=True)
+
+
 def _drawn(names: list[str]) -> Iterator[tuple[str, str]]:
-    """Colours and markers. Of two backends that would look alike, the later one takes another marker."""
+    """Colours and markers. Of two backends that would look alike, the later one takes another look."""
     taken: list[tuple[str, str]] = []
     for name in names:
         if name in KNOWN:
             yield KNOWN[name]
             continue
         place = int.from_bytes(sha256(name.encode()).digest()) % len(FREE)
-        colour = FREE[place][0]
-        others = [look for look in FREE[place:] + FREE[:place] if look[0] == colour and look not in taken]
-        taken.append(others[0] if others else FREE[place])
+        free = [look for look in FREE[place:] + FREE[:place] if look not in taken] or [FREE[place]]
+        taken.append(next((look for look in free if look[0] == FREE[place][0]), free[0]))
         yield taken[-1]

@@ -4,20 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import pandas as pd
-from pandas import DataFrame
 
 from lockstep_bench.harness import views
 from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.tables import Results
+from lockstep_bench.harness.views import came_through
 
 NOTHING: Final = "No backend came through, so there is nothing to read off."
-
-
-def _ok(results: Results) -> DataFrame:
-    """The backends that came through, without the reference's twin: the fastest first."""
-    twin = results.plan.twin.name if results.plan.twin else None
-    return results.summary[(results.summary["status"] == "ok") & (results.summary["backend"] != twin)]
 
 
 def _ends(results: Results, column: str) -> tuple[float, float] | None:
@@ -42,7 +36,7 @@ def accuracy(results: Results) -> str:
     if (ends := _ends(results, "error_percent")) is None:
         return "The reference did not come through, so its accuracies have no end to compare."
     train, test = (100 - error for error in ends)
-    return f"At the end the reference is right about {train:.2f} % of its training and {test:.2f} % of the test images."
+    return f"At the end the reference's accuracy is {train:.2f} % on its training and {test:.2f} % on the test images."
 
 
 def error_by_epoch(results: Results) -> str:
@@ -61,27 +55,36 @@ def error_by_epoch(results: Results) -> str:
 def error_by_seconds(results: Results) -> str:
     """Who reached the target first, and who last."""
     target = f"{results.plan.target_error_percent:g} %"
-    ok = _ok(results)
+    ok = came_through(results)
     reached = ok.dropna(subset="train_seconds_to_target").sort_values("train_seconds_to_target", kind="stable")
     if ok.empty:
         return NOTHING
+    several = " in more than half of its runs" if ok["runs"].max() > 1 else ""
     if reached.empty:
-        return f"No backend reached {target} test error in half of its runs."
+        return f"No backend reached {target} test error{several}."
     first, last = reached.iloc[0], reached.iloc[-1]
-    sentence = f"{first['backend']} reached {target} first, after {first['train_seconds_to_target']:,.0f} s of training"
+    sentence = (
+        f"{first['backend']} reached {target} first, after {_seconds(first['train_seconds_to_target'])} of training"
+    )
     if len(reached) > 1:
-        sentence += f", {last['backend']} last, after {last['train_seconds_to_target']:,.0f} s"
+        sentence += f", {last['backend']} last, after {_seconds(last['train_seconds_to_target'])}"
+    if len(reached) < len(ok):
+        sentence += f"; {len(ok) - len(reached)} of {len(ok)} backends did not reach it{several}"
     return sentence + "."
 
 
+def _seconds(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+
+
 def error_by_seed(results: Results) -> str:
-    """How many seeds are at or below the notebook's error."""
-    ok = _ok(results)
+    """Where they end, and what the notebook reports."""
+    ok = came_through(results)
     if ok.empty:
         return NOTHING
     low, high = ok["test_error_min"].min(), ok["test_error_max"].max()
     span = f"{low:.2f} %" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f} %"
-    sentence = f"Final test errors are {span} over all backends and seeds"
+    sentence = f"Final test errors are {span} over all seeds of the backends that came through"
     if results.plan.dataset.name == "mnist":
         sentence += f"; the notebook reports {NOTEBOOK_ERROR_PERCENT} %"
     return sentence + "."
@@ -95,19 +98,22 @@ def disagreements(results: Results) -> str:
     images = results.plan.dataset.test_images
     if checked.empty:
         return "No epoch was held against the reference."
+    some = len(checked) < len(results.epochs)
     worst = checked.iloc[int(checked["disagreements"].astype("int64").argmax())]
     allowed = allowed_disagreements(images)
     if worst["disagreements"] == 0:
-        return f"After every epoch all backends predicted all {images:,} test images alike; {allowed} may differ."
+        when = f"every epoch that was checked, up to {checked['epoch'].max():g}," if some else "every epoch"
+        return f"After {when} all backends predicted all {images:,} test images alike; {allowed} may differ."
+    unchecked = " Not every epoch was checked." if some else ""
     return (
         f"At most {worst['disagreements']} of {images:,} test images were predicted differently "
-        f"({worst['backend']}, epoch {worst['epoch']:g}); {allowed} are allowed."
+        f"({worst['backend']}, epoch {worst['epoch']:g}); {allowed} are allowed.{unchecked}"
     )
 
 
 def time_and_error(results: Results) -> str:
     """Who was fastest at what error."""
-    ok = _ok(results)
+    ok = came_through(results)
     if ok.empty:
         return NOTHING
     first = ok.iloc[0]
@@ -117,7 +123,7 @@ def time_and_error(results: Results) -> str:
 
 def step_time(results: Results) -> str:
     """From the fastest to the slowest, and how near the floor."""
-    ok = _ok(results).dropna(subset="microseconds_per_step")
+    ok = came_through(results).dropna(subset="microseconds_per_step")
     if ok.empty:
         return NOTHING
     first, last = ok.iloc[0], ok.iloc[-1]

@@ -345,5 +345,5 @@ def read_arrays(folder: Path, block: Block) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, MemoryError, BadZipFile, zlib.error) as error:
         raise LockstepError(f"{path.name} cannot be read: {error}; restore the file") from error

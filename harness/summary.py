@@ -12,6 +12,7 @@ from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.tables import NOT_IDENTICAL, Part, Results, each, parts, title
+from lockstep_bench.harness.views import came_through
 
 BEGIN: Final = "<!-- lockstep report: begin -->"
 END: Final = "<!-- lockstep report: end -->"
@@ -28,10 +29,12 @@ NATIVE: Final = (
 )
 TEXT_COLUMNS: Final = ("backend", "status", "initial weights", "added to")
 LEFT_OUT_IF_NARROW: Final = ("style", "rank", "ratio to the fastest", "start-up", "training to", "runs that", "peak")
-LATEX_SPECIAL: Final = str.maketrans(
+LATEX: Final = str.maketrans(
     {sign: f"\\{sign}" for sign in "&%$#_{}"}
-    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "µ": r"\textmu{}"}
+    | {"√": r"$\surd$", "β": r"$\beta$", "₂": "$_2$", "ᵗ": "$^t$"}
 )
+"""Signs that LaTeX takes for something else, or has under another name."""
 METHOD: Final = (
     "A ratio is the median over rounds, in which all train the same slice seconds apart, and its 95 % interval a "
     "bootstrap over blocks of neighbouring rounds. Where that contains 1, no difference is shown. Rank is 1 and the "
@@ -51,10 +54,12 @@ def write_latex(folder: Path, results: Results) -> None:
     for part in parts(results):
         header, *rows = narrow_cells(part.results)
         caption = ", ".join(filter(None, (" on ".join(title(part.results)), part.name)))
-        table = DataFrame(rows, columns=header)
+        caption += f". {NOT_IDENTICAL}" if results.plan.profile == "native" else ""
         layout = "".join("l" if name in TEXT_COLUMNS else "r" for name in header)
-        caption = caption.translate(LATEX_SPECIAL)
-        texts.append(table.to_latex(index=False, escape=True, column_format=layout, caption=caption, position="tbp"))
+        table = DataFrame([[cell.translate(LATEX) for cell in row] for row in rows])
+        names = [name.translate(LATEX) for name in header]
+        caption = caption.translate(LATEX)
+        texts.append(table.to_latex(header=names, index=False, column_format=layout, caption=caption, position="tbp"))
     (folder / "summary.tex").write_text("\n".join(texts), encoding="utf-8", newline="\n")
 
 
@@ -128,15 +133,13 @@ def sentences(results: Results) -> Iterator[str]:
     native = plan.profile == "native"
     if native:
         yield NATIVE
-    twin = plan.twin.name if plan.twin else None
-    summary = results.summary[results.summary["backend"] != twin]
-    ok = summary[summary["status"] == "ok"]
+    twin, ok = plan.twin.name if plan.twin else None, came_through(results)
     if ok.empty:
         yield "No backend came through, so there is nothing to compare."
         return
     low, high = (f"{error:.2f}" for error in ok["test_error_percent"].agg(["min", "max"]))
     ended = f"ended at {low if low == high else f'{low} to {high}'} % test error"
-    total = len(summary)
+    total = len(plan.backends) - (twin is not None)
     if len(ok) == 1:
         yield f"{ok.iloc[0]['backend']} {ended}; there is no other backend to compare it with."
     else:

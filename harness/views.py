@@ -1,5 +1,7 @@
 """What charts show and no table has as it is: the phases of a run, memory by phase, ratios round by round."""
 
+from collections.abc import Iterable
+from math import ceil, floor, log10
 from typing import Final
 
 from pandas import DataFrame, Index, Series
@@ -11,6 +13,21 @@ PHASES: Final = ("process start", "import", "build", "start-up", "training", "ev
 MEMORY: Final = ("after import", "more after build", "more at the peak")
 """What `memory_peak_bytes` is made of."""
 MEBIBYTE: Final = 2**20
+
+
+def with_curves(results: Results) -> Results:
+    """With what curves over epochs show: accuracies, the training time so far, epochs as numbers to draw by."""
+    epochs = results.epochs.astype({"epoch": "float64"})
+    epochs["seconds"] = epochs.groupby(["backend", "block"])["train_seconds"].cumsum()
+    for split in ("train", "test"):
+        epochs[f"{split}_accuracy_percent"] = 100 - epochs[f"{split}_error_percent"]
+    return results._replace(epochs=epochs)
+
+
+def came_through(results: Results) -> DataFrame:
+    """The rows of the summary with status ok, the fastest first, without the reference's twin."""
+    twin = results.plan.twin.name if results.plan.twin else None
+    return results.summary[(results.summary["status"] == "ok") & (results.summary["backend"] != twin)]
 
 
 def phases(results: Results) -> DataFrame:
@@ -54,6 +71,27 @@ def rounds(results: Results) -> DataFrame:
 
 
 def _ok(results: Results) -> DataFrame:
-    """The runs that came through, without the reference's twin."""
-    twin = results.plan.twin.name if results.plan.twin else None
-    return results.runs[(results.runs["status"] == "ok") & (results.runs["backend"] != twin)]
+    """The runs of backends that came through, all of theirs, without the reference's twin."""
+    return results.runs[results.runs["backend"].isin(came_through(results)["backend"])]
+
+
+def log_ticks(values: Iterable[float]) -> list[float]:
+    """What is written at a logarithmic axis that shows these values: three numbers at least, if the digits allow."""
+    shown = [value for value in values if value > 0]
+    if not shown:
+        return []
+    low, high = min(shown) / 1.3, max(shown) * 1.3
+    for digits in ((1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), tuple(tenth / 10 for tenth in range(10, 100))):
+        powers = range(floor(log10(low)), ceil(log10(high)) + 1)
+        ticks = [float(f"{digit}e{power}") for power in powers for digit in digits]
+        within = [tick for tick in ticks if low <= tick <= high]
+        if len(within) >= 3:
+            break
+    return within
+
+
+def whole_step(most: float) -> int:
+    """From one number of an axis from 0 to `most` to the next: a whole one, so that there are ten at most."""
+    tenth = max(1.0, most / 10)
+    power = 10 ** floor(log10(tenth))
+    return int(next(step * power for step in (1, 2, 5, 10) if step * power >= tenth))

@@ -1,13 +1,13 @@
 """What training costs: time per step, ratios, the phases of a run, memory."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import FixedLocator
 from pandas import DataFrame, Series
 
 from lockstep_bench.harness import views
@@ -19,9 +19,8 @@ from lockstep_bench.harness.charts.frame import (
     name_rows,
     new_figure,
     note_if_empty,
-    ranked,
 )
-from lockstep_bench.harness.looks import COLOURS, FILLS, MARKERS, Look, looks
+from lockstep_bench.harness.looks import COLOURS, FILLS, MARKERS, Look, looks, ranked
 from lockstep_bench.harness.readings import READINGS
 from lockstep_bench.harness.tables import Results, title
 
@@ -92,16 +91,16 @@ def _step_time(results: Results) -> Figure:
         top = axes.get_xaxis_transform()
         axes.text(floor, 1.01, f"dense floor {floor:,.0f}", transform=top, ha="center", fontsize=9, color="0.3")
     axes.set(xscale="log", xlabel="µs per step")
-    _plain_log(axes.xaxis)
+    _plain_log(axes.xaxis, [*summary["microseconds_per_step"], floor])
     axes.margins(x=0.15)
     name_rows(axes, backends)
     note_if_empty(axes, results.summary["status"] == "ok", "no backend came through")
     return figure
 
 
-def _plain_log(axis: Axis) -> None:
+def _plain_log(axis: Axis, values: Iterable[float]) -> None:
     """Numbers as one says them on a logarithmic axis."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(FixedLocator(views.log_ticks(values)))
     axis.set_major_formatter("{x:,g}")
     axis.set_minor_formatter("")
 
@@ -149,7 +148,7 @@ def _ratio_by_round(results: Results) -> Figure:
             )
     above.axhline(1, color="0.4", linestyle=":")
     above.set(yscale="log", ylabel=f"time / {reference}'s")
-    _plain_log(above.yaxis)
+    _plain_log(above.yaxis, table.div(own, axis=0).to_numpy().ravel() if len(own) else [])
     note_if_empty(above, Series([True] * (len(own) > 0)), "there is no reference to divide by")
     below.plot(own.index, own, color="black", linewidth=1)
     below.set(xlabel="round", ylabel="µs per step", ylim=(0, None))
@@ -190,7 +189,7 @@ def ratios(columns: Mapping[str, Results]) -> Figure:
             axes.text(0.01, place, status, transform=left, va="center", fontsize=8, style="italic", color=colour)
     axes.axvline(1, color="0.4", linestyle=":", zorder=1)
     axes.set(xscale="log", xlabel="time per step / the reference's")
-    _plain_log(axes.xaxis)
+    _plain_log(axes.xaxis, all_rows["ratio_to_reference"])
     axes.set_yticks(range(len(rows)), list(rows))
     axes.set_yticks([place + 0.5 for place in range(len(rows) - 1)], minor=True)
     axes.grid(visible=False, axis="y")

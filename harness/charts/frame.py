@@ -29,7 +29,8 @@ STYLE: Final[Any] = {
 WIDTH: Final = 8.0
 """Inches: shown 800 pixels wide, as a README does, an inch has 100 pixels and 10 points are legible."""
 CHARACTERS: Final = 118
-"""In a line below the heading."""
+BOLD_CHARACTERS: Final = 84
+"""In a line of small text, and in one of the heading."""
 LINE: Final = 0.19
 """Inches from one line of the heading to the next."""
 DATELESS: Final[Any] = {
@@ -59,15 +60,15 @@ def new_figure(results: Results, what: str, height: float, note: str = "") -> Fi
     dataset, machine = title(results)
     if plan.profile == "native":
         what, note = f"{what}, native defaults", f"{NOT_IDENTICAL} {note}"
-    heading = [f"{what}: {dataset} on {machine}"]
-    if len(heading[0]) > 84:
-        heading = [f"{what}: {dataset}", *wrap(f"on {machine}", 84)]
-    small = [line for text in (detail, note, *_failures(results)) for line in wrap(text, CHARACTERS)]
-    return headed(heading, small, height)
+    return headed([f"{what}: {dataset}", f"on {machine}"], [detail, note, *_failures(results)], height)
 
 
-def headed(heading: Sequence[str], small: Sequence[str], height: float) -> Figure:
-    """An empty figure under these lines; `height` in inches is without them."""
+def headed(title: Sequence[str], texts: Sequence[str], height: float) -> Figure:
+    """An empty figure under a title, in one line if it fits, and texts below it; `height` in inches is without them."""
+    whole = " ".join(title)
+    fits = len(whole) <= BOLD_CHARACTERS
+    heading = [whole] if fits else [line for part in title for line in wrap(part, BOLD_CHARACTERS)]
+    small = [line for text in texts for line in wrap(text, CHARACTERS)]
     top = LINE * (len(heading) + len(small)) + 0.2
     figure = Figure(figsize=(WIDTH, height + top))
     figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - top / (height + top)))
@@ -93,12 +94,6 @@ def legend(figure: Figure, results: Results) -> None:
         for look in looks(results)
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=2.5)
-
-
-def ranked(results: Results) -> list[Look]:
-    """The backends as rows of a chart, from the bottom: those that failed, then the slowest, the fastest on top."""
-    rank = list(results.summary["backend"])
-    return sorted(looks(results), key=lambda look: rank.index(look.name), reverse=True)
 
 
 def name_rows(axes: Axes, backends: Sequence[Look]) -> None:

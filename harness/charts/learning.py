@@ -15,13 +15,13 @@ from lockstep_bench.harness.charts.frame import (
     name_rows,
     new_figure,
     note_if_empty,
-    ranked,
 )
 from lockstep_bench.harness.equivalence import allowed_disagreements
-from lockstep_bench.harness.looks import looks
+from lockstep_bench.harness.looks import looks, ranked
 from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.readings import READINGS
 from lockstep_bench.harness.tables import Results
+from lockstep_bench.harness.views import with_curves
 
 SPLITS: Final[Any] = {
     "train": {"linestyle": "-"},
@@ -31,11 +31,7 @@ SPLITS: Final[Any] = {
 
 def figures(results: Results) -> Iterator[tuple[str, Figure]]:
     """Every chart of this file, with its file's name."""
-    epochs = results.epochs.astype({"epoch": "float64"})
-    epochs["train_accuracy_percent"] = 100 - epochs["train_error_percent"]
-    epochs["test_accuracy_percent"] = 100 - epochs["test_error_percent"]
-    epochs["seconds"] = epochs.groupby(["backend", "block"])["train_seconds"].cumsum()
-    results = results._replace(epochs=epochs)
+    results = with_curves(results)
     yield "loss", _small_multiples(results, "loss", "cross-entropy (nats)", "Loss by epoch")
     yield "accuracy", _small_multiples(results, "accuracy_percent", "accuracy (%)", "Accuracy by epoch")
     yield "error_by_epoch", _error_by_epoch(results)
@@ -130,7 +126,8 @@ def _error_by_seed(results: Results) -> Figure:
     if results.plan.dataset.name == "mnist":
         axes.axvline(NOTEBOOK_ERROR_PERCENT, color="0.4", linestyle=":", zorder=1)
         top = axes.get_xaxis_transform()
-        axes.text(NOTEBOOK_ERROR_PERCENT, 1.01, "notebook 7.21 %", transform=top, ha="center", fontsize=9, color="0.3")
+        note = f"notebook {NOTEBOOK_ERROR_PERCENT} %"
+        axes.text(NOTEBOOK_ERROR_PERCENT, 1.01, note, transform=top, ha="center", fontsize=9, color="0.3")
     name_rows(axes, backends)
     axes.margins(x=0.15)
     axes.set(xlabel="final test error (%)")

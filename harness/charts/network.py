@@ -4,26 +4,26 @@ Those of the data are the same for all results on it: `lockstep data --figures` 
 """
 
 from collections.abc import Iterator
-from textwrap import wrap
 
 from matplotlib.figure import Figure
 
-from lockstep_bench.harness.charts.frame import CHARACTERS, headed
-from lockstep_bench.harness.learnt import CLASSES, Learnt
+from lockstep_bench.harness.charts.frame import headed
+from lockstep_bench.harness.data_figures import CLASSES
+from lockstep_bench.harness.learnt import Learnt
 
 
-def figures(learnt: Learnt) -> Iterator[tuple[str, Figure]]:
-    """Every chart of this file that there is something for, with its file's name."""
-    yield "hidden_units", _hidden_units(learnt)
+def figures(learnt: Learnt, about: str) -> Iterator[tuple[str, Figure]]:
+    """Every chart of this file that there is something for, with its file's name; `about` is dataset and machine."""
+    yield "hidden_units", _hidden_units(learnt, about)
     if learnt.mistakes:
-        yield "mistakes", _mistakes(learnt)
+        yield "mistakes", _mistakes(learnt, about)
     if learnt.confusion is not None:
-        yield "confusion", _confusion(learnt)
+        yield "confusion", _confusion(learnt, about)
 
 
-def _confusion(learnt: Learnt) -> Figure:
+def _confusion(learnt: Learnt, about: str) -> Figure:
     """Counts in a grid; the diagonal, which is right, is left white, so that the mistakes are what one sees."""
-    figure = headed(["What the reference's network takes for what"], wrap(learnt.confusion_reading, CHARACTERS), 5.6)
+    figure = headed(["What is taken for what:", about], [learnt.confusion_reading], 5.6)
     axes = figure.subplots()
     confusion, wrong = learnt.confusion, learnt.wrong
     assert confusion is not None
@@ -40,9 +40,9 @@ def _confusion(learnt: Learnt) -> Figure:
     return figure
 
 
-def _mistakes(learnt: Learnt) -> Figure:
+def _mistakes(learnt: Learnt, about: str) -> Figure:
     """The test images that were misclassified most confidently, each with what it is and what it was taken for."""
-    figure = headed(["Test images misclassified most confidently"], wrap(learnt.mistakes_reading, CHARACTERS), 4.6)
+    figure = headed(["Misclassified most confidently:", about], [learnt.mistakes_reading], 4.6)
     for axes, mistake in zip(figure.subplots(3, 8).flat, learnt.mistakes, strict=False):
         axes.imshow(mistake.image, cmap="gray_r", vmin=0, vmax=1)
         axes.set_title(f"{mistake.true} taken for {mistake.predicted}\n{mistake.probability:.1%}", fontsize=8)
@@ -51,9 +51,9 @@ def _mistakes(learnt: Learnt) -> Figure:
     return figure
 
 
-def _hidden_units(learnt: Learnt) -> Figure:
+def _hidden_units(learnt: Learnt, about: str) -> Figure:
     """What each unit looks for: its incoming weights as an image, white for 0."""
-    figure = headed(["Incoming weights of hidden units"], wrap(learnt.units_reading, CHARACTERS), 7.4)
+    figure = headed(["Weights of hidden units:", about], [learnt.units_reading], 7.4)
     for axes, image in zip(figure.subplots(8, 8).flat, learnt.units, strict=False):
         axes.imshow(image, cmap="RdBu_r", vmin=-learnt.units_limit, vmax=learnt.units_limit)
     for axes in figure.axes:

@@ -1,12 +1,15 @@
 """report.html: one page with the answer, the charts, the network and how it was measured; it needs no network.
 
 Everything on it comes from the derived tables, the raw arrays and the dataset. Records may come from strangers: the
-template escapes every text, and the page's own policy lets a browser load nothing and run no script but its own.
+template escapes every text, and the page's own policy lets a browser load nothing and run no script but the three whose
+hashes it names.
 """
 
+import json
 import re
 from base64 import b64encode
 from collections.abc import Iterator
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -96,12 +99,16 @@ def write_page(folder: Path, results: Results, dataset: Dataset | None = None, l
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"inline": inline, "interval": interval, "island": island}
-    plan = results.plan
+    native = ", native defaults, networks not identical" if results.plan.profile == "native" else ""
+    scripts = {
+        "first": _own("first.js"),
+        "plotly": get_plotlyjs().replace("</script", "<\\/script"),
+        "own": f"const THEMED = {json.dumps({'ink': INK, 'muted': MUTED})};\n{_own('report.js')}",
+    }
     text = environment.get_template("report.html.jinja").render(
-        title=" on ".join(title(results)),
+        title=" on ".join(title(results)) + native,
         dataset=title(results)[0],
         results=results,
-        native=plan.profile == "native",
         failures=list(summary.failures(results)),
         sections=[_section(folder, number, part.name, part.results) for number, part in enumerate(parts(results), 1)],
         data_pictures=_data_pictures(dataset) if dataset else [],
@@ -115,9 +122,8 @@ def write_page(folder: Path, results: Results, dataset: Dataset | None = None, l
         remarks=[line for part in parts(results) for line in summary.remarks(part)],
         files=list(_files(folder, results)),
         style=Markup(_own("report.css")),
-        script=Markup(_own("report.js")),
-        themed={"ink": INK, "muted": MUTED},
-        plotly=Markup(get_plotlyjs().replace("</script", "<\\/script")),
+        scripts={name: Markup(script) for name, script in scripts.items()},
+        policy=" ".join(map(_hash, scripts.values())),
     )
     path = folder / "report.html"
     path.write_text(text, encoding="utf-8", newline="\n")
@@ -128,17 +134,23 @@ def _own(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
+def _hash(script: str) -> str:
+    """A script as a content security policy names it."""
+    return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
+
+
 def inline(text: str) -> Markup:
-    """The two marks that sentences have, **strong** and `code`; all else is text."""
+    """The marks of our own sentences: **strong** at the beginning, `a_column`, the `command`. All else is text."""
     safe = str(escape(text))
-    safe = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", safe)
-    return Markup(re.sub(r"`(.+?)`", r"<code>\1</code>", safe))
+    safe = re.sub(r"^\*\*(.+?)\*\*", r"<strong>\1</strong>", safe)
+    safe = re.sub(r"^command: `(.+)`$", r"command: <code>\1</code>", safe)
+    return Markup(re.sub(r"`([a-z_]+(?:\(\))?)`", r"<code>\1</code>", safe))
 
 
 def interval(cell: str) -> Markup:
     """A cell's interval, where it has one, below its number."""
-    number, space, rest = cell.partition(" (")
-    return escape(number) + (Markup("<small>({})</small>").format(rest.removesuffix(")")) if space else Markup(""))
+    found = re.fullmatch(r"(\S+) \((\S+ to \S+)\)", cell)
+    return Markup("{}<small>({})</small>").format(*found.groups()) if found else escape(cell)
 
 
 def island(json_text: str) -> Markup:
@@ -170,8 +182,11 @@ def _section(folder: Path, number: int, name: str, results: Results) -> Section:
 
 def _details(run: "pd.Series[Any]") -> tuple[str, Groups]:
     groups = [(group, list(_facts(run, columns))) for group, columns in GROUPS.items()]
-    name = f"seed {run['seed']}" + (f", replicate {run['replicate']}" if run["replicate"] > 1 else "")
-    return name, [(group, facts) for group, facts in groups if facts]
+    return _run_name(run), [(group, facts) for group, facts in groups if facts]
+
+
+def _run_name(run: "pd.Series[Any]") -> str:
+    return f"seed {run['seed']}" + (f", replicate {run['replicate']}" if run["replicate"] > 1 else "")
 
 
 def _facts(row: "pd.Series[Any]", columns: tuple[str, ...]) -> Iterator[tuple[str, str]]:
@@ -196,12 +211,15 @@ UNITS: Final = {"_seconds": "s", "_milliseconds": "ms", "_percent": "%", "_bytes
 
 def _logs(folder: Path, runs: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """The end of the log of each run that failed, where it is still there; a stranger's names lead nowhere else."""
-    logs = (folder / "logs").resolve()
+    logs = folder.resolve() / "logs"
     for _, run in runs[runs["status"] != "ok"].iterrows():
-        path = (logs / run["block"] / f"{run['backend']}.log").resolve()
-        if path.is_relative_to(logs) and path.is_file():
+        name = f"{run['backend']}.log"
+        if "\0" in name + run["block"]:
+            continue
+        path = (logs / run["block"] / name).resolve()
+        if path.is_relative_to(logs) and path.is_file() and path.stat().st_size:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-            yield f"seed {run['seed']}", "\n".join(lines)
+            yield _run_name(run), "\n".join(lines)
 
 
 def _files(folder: Path, results: Results) -> Iterator[tuple[str, str]]:
@@ -215,12 +233,12 @@ def _files(folder: Path, results: Results) -> Iterator[tuple[str, str]]:
 
 def _data_pictures(dataset: Dataset) -> list[Picture]:
     alts = {
-        "first_images": "The first four training images with their labels",
+        "first-images": "The first four training images with their labels",
         "grid": "The first nine training images with their labels",
         "components": "All training images as points on their first two principal components, coloured by label",
     }
     with context("default"):
-        return [Picture(alts[name], _webp(figure)) for name, figure in data_figures.figures(dataset) if name in alts]
+        return [Picture(alt, _webp(data_figures.FIGURES[name](dataset))) for name, alt in alts.items()]
 
 
 def _webp(figure: Figure) -> str:

@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 
 from lockstep_bench.harness import views
 from lockstep_bench.harness.equivalence import allowed_disagreements
-from lockstep_bench.harness.looks import FILLS, INK, Look, looks
+from lockstep_bench.harness.looks import FILLS, INK, Look, looks, ranked
 from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.readings import READINGS
 from lockstep_bench.harness.tables import Results
@@ -32,12 +32,10 @@ SYMBOLS: Final = {
     "p": "pentagon",
 }
 """Plotly's names of matplotlib's markers."""
-PATTERNS: Final = {"": "", "////": "/", "....": "."}
+PATTERNS: Final = {"": "", "////": "/", "\\\\\\\\": "\\", "....": "."}
 """Plotly's names of matplotlib's hatching."""
 ROW: Final = 26
 """Pixels of a row."""
-STEPS: Final = [step * 10**power for power in range(-3, 7) for step in (1, 2, 5)]
-"""What is written at a logarithmic axis."""
 
 
 class Plot(NamedTuple):
@@ -80,8 +78,8 @@ def plots(results: Results) -> Iterator[Plot]:
 
 
 def text(value: object) -> str:
-    """As plotly takes it for text: it has a few HTML tags of its own."""
-    return escape(str(value), quote=False)
+    """As plotly takes it for text: it has a few HTML tags and a way to name a point's values."""
+    return escape(str(value), quote=False).replace("%{", "%&#123;")
 
 
 def _curve(figure: go.Figure, look: Look, x: Any, y: Any, what: str, *, bold: bool = True, **style: Any) -> None:
@@ -96,8 +94,12 @@ def _curve(figure: go.Figure, look: Look, x: Any, y: Any, what: str, *, bold: bo
             cliponaxis=False,
             mode="lines+markers" if bold else "lines",
             line={"color": look.colour, "width": 2 if bold else 1, **style.pop("line", {})},
-            marker={"symbol": SYMBOLS[look.marker], "color": look.colour, "size": style.pop("size", 7)},
-            opacity=1 if bold else 0.5,
+            marker={
+                "symbol": SYMBOLS[look.marker],
+                "color": look.colour,
+                "size": style.pop("size", 7),
+                "line": {"color": MUTED, "width": 0.7},
+            },
             hovertemplate=f"{text(look.label)}<br>{what}<extra></extra>",
         ),
         **style,
@@ -129,18 +131,10 @@ def _curves(figure: go.Figure, results: Results, columns: tuple[str, str], what:
                 figure.data[-1].marker.update(symbol="x-thin", size=10, line={"width": 2, "color": look.colour})
 
 
-def _epochs(results: Results) -> Results:
-    epochs = results.epochs.astype({"epoch": "float64"})
-    epochs["seconds"] = epochs.groupby(["backend", "block"])["train_seconds"].cumsum()
-    for split in ("train", "test"):
-        epochs[f"{split}_accuracy_percent"] = 100 - epochs[f"{split}_error_percent"]
-    return results._replace(epochs=epochs)
-
-
 def error_by_seconds(results: Results) -> go.Figure:
     """Test error against training time."""
     figure = go.Figure()
-    _curves(figure, _epochs(results), ("seconds", "test_error_percent"), "%{y:.2f} % after %{x:.1f} s")
+    _curves(figure, views.with_curves(results), ("seconds", "test_error_percent"), "%{y:.2f} % after %{x:.1f} s")
     target = results.plan.target_error_percent
     ends = [0, max((max(trace.x) for trace in figure.data if len(trace.x)), default=1)]
     _rule(figure, ends, [target, target], f"target {target:g} %")
@@ -151,15 +145,15 @@ def error_by_seconds(results: Results) -> go.Figure:
 def error_by_epoch(results: Results) -> go.Figure:
     """Test error against epochs."""
     figure = go.Figure()
-    _curves(figure, _epochs(results), ("epoch", "test_error_percent"), "%{y:.2f} % after epoch %{x}")
+    _curves(figure, views.with_curves(results), ("epoch", "test_error_percent"), "%{y:.2f} % after epoch %{x}")
     return _by_epoch(figure, results, "test error (%)")
 
 
 def loss(results: Results) -> go.Figure:
     """Training and test loss."""
     figure = go.Figure()
-    _curves(figure, _epochs(results), ("epoch", "train_loss"), "training loss %{y:.4f} in epoch %{x}")
-    _curves(figure, _epochs(results), ("epoch", "test_loss"), "test loss %{y:.4f} after epoch %{x}", "dash")
+    _curves(figure, views.with_curves(results), ("epoch", "train_loss"), "training loss %{y:.4f} in epoch %{x}")
+    _curves(figure, views.with_curves(results), ("epoch", "test_loss"), "test loss %{y:.4f} after epoch %{x}", "dash")
     return _by_epoch(figure, results, "cross-entropy (nats)")
 
 
@@ -169,33 +163,33 @@ def accuracy(results: Results) -> go.Figure:
     for split, dash in (("train", "solid"), ("test", "dash")):
         word = "training" if split == "train" else "test"
         what = f"{word} accuracy %{{y:.2f}} % after epoch %{{x}}"
-        _curves(figure, _epochs(results), ("epoch", f"{split}_accuracy_percent"), what, dash)
+        _curves(figure, views.with_curves(results), ("epoch", f"{split}_accuracy_percent"), what, dash)
     return _by_epoch(figure, results, "accuracy (%)")
 
 
 def step_time(results: Results) -> go.Figure:
     """Median time per step with its interval, and the dense floor."""
     figure = go.Figure()
-    summary, backends = results.summary.set_index("backend"), _rows(results)
-    for look in backends:
+    summary, backends = results.summary.set_index("backend"), ranked(results)
+    for place, look in enumerate(backends):
         row = summary.loc[look.name]
         time, low, high = (row[f"microseconds_per_step{end}"] for end in ("", "_low", "_high"))
         if look.status != "ok" or pd.isna(time):
-            _status(figure, look)
+            _status(figure, place, look)
             continue
         interval = "" if pd.isna(low) else f" ({low:,.0f} to {high:,.0f})"
-        _curve(figure, look, [time], [text(look.name)], f"{time:,.0f} µs per step{interval}")
+        _curve(figure, look, [time], [place], f"{time:,.0f} µs per step{interval}")
         figure.data[-1].update(mode="markers", marker_size=10)
         if pd.notna(low):
             bar = {"type": "data", "array": [high - time], "arrayminus": [time - low], "color": look.colour}
             figure.data[-1].update(error_x=bar)
     floor = results.turns["floor_microseconds_per_step"].median()
-    names = [look.name for look in backends]
     if pd.notna(floor):
-        ends = [text(names[-1]), text(names[0])]
-        _rule(figure, [floor, floor], ends, f"dense floor {floor:,.0f} µs", "middle right")
-    figure.update_xaxes(type="log", tickvals=STEPS, tickformat=",")
-    return _named(_axes(figure, "µs per step", ""), names)
+        _rule(figure, [floor, floor], [len(backends) - 0.5, 0], f"dense floor {floor:,.0f} µs", "middle right")
+    times = results.summary["microseconds_per_step"].dropna()
+    figure.update_xaxes(type="log", tickvals=views.log_ticks([*times, *([] if pd.isna(floor) else [floor])]))
+    figure.update_xaxes(tickformat=",")
+    return _named(_axes(figure, "µs per step", ""), backends)
 
 
 def phases(results: Results) -> go.Figure:
@@ -209,7 +203,9 @@ def memory(results: Results) -> go.Figure:
 
 
 def _stacked(results: Results, table: DataFrame, unit: str, form: str) -> go.Figure:
-    failed = [look for look in looks(results) if look.name not in table.index]
+    order = list(reversed(table.index))
+    backends = sorted(looks(results), key=lambda look: order.index(look.name) if look.name in order else -1)
+    places = {look.name: place for place, look in enumerate(backends)}
     figure = go.Figure()
     for piece in map(str, table):
         colour, hatch = FILLS[piece]
@@ -218,19 +214,19 @@ def _stacked(results: Results, table: DataFrame, unit: str, form: str) -> go.Fig
             fill["pattern"] = {"shape": PATTERNS[hatch], "fgcolor": MUTED, "solidity": 0.3}
         figure.add_trace(
             go.Bar(
-                y=[text(name) for name in table.index],
+                y=[places[name] for name in table.index],
                 x=list(table[piece]),
                 orientation="h",
                 name=piece,
                 marker=fill,
-                hovertemplate=f"%{{y}}<br>{piece}: %{{x:{form}}} {unit}<extra></extra>",
+                hovertemplate=[f"{text(name)}<br>{piece}: %{{x:{form}}} {unit}<extra></extra>" for name in table.index],
             )
         )
-    for look in failed:
-        _status(figure, look)
+    for place, look in enumerate(backends):
+        if look.name not in order:
+            _status(figure, place, look)
     figure.update_layout(barmode="stack", bargap=0.35)
-    shown = [*(look.name for look in failed), *reversed(list(table.index))]
-    figure = _named(_axes(figure, unit, ""), shown)
+    figure = _named(_axes(figure, unit, ""), backends)
     figure.update_layout(legend={"orientation": "h", "y": 1, "yanchor": "bottom", "traceorder": "normal"})
     return figure
 
@@ -249,7 +245,8 @@ def ratio_by_round(results: Results) -> go.Figure:
             _curve(figure, look, y.index, y.round(4), what, line={"width": 1}, size=4, **place)
     if len(own):
         _rule(figure, [own.index[0], own.index[-1]], [1, 1], "", row=1, col=1)
-    figure.update_yaxes(type="log", tickvals=STEPS, tickformat=",", row=1, col=1, title=f"time / {text(reference)}'s")
+    ticks = views.log_ticks(table.div(own, axis=0).to_numpy().ravel()) if len(own) else []
+    figure.update_yaxes(type="log", tickvals=ticks, row=1, col=1, title=f"time / {text(reference)}'s")
     figure.update_yaxes(rangemode="tozero", row=2, col=1, title="µs per step")
     figure.update_xaxes(title="round", row=2, col=1)
     figure.update_layout(height=520)
@@ -259,26 +256,25 @@ def ratio_by_round(results: Results) -> go.Figure:
 def error_by_seed(results: Results) -> go.Figure:
     """The final test error of every run, its mean's interval, and the notebook's."""
     figure = go.Figure()
-    summary, backends = results.summary.set_index("backend"), _rows(results)
-    for look in backends:
+    summary, backends = results.summary.set_index("backend"), ranked(results)
+    for place, look in enumerate(backends):
         runs = results.runs[(results.runs["backend"] == look.name) & (results.runs["status"] == "ok")]
         if look.status != "ok" or runs.empty:
-            _status(figure, look)
+            _status(figure, place, look)
             continue
-        row, name = summary.loc[look.name], text(look.name)
+        row = summary.loc[look.name]
         low, high = row["test_error_low"], row["test_error_high"]
         if pd.notna(low):
             what = f"mean {row['test_error_percent']:.2f} % ({low:.2f} to {high:.2f})"
-            _curve(figure, look, [low, high], [name, name], what, bold=False, line={"width": 9})
+            _curve(figure, look, [low, high], [place, place], what, bold=False, line={"width": 4})
         hints = [f"%{{x:.2f}} %, seed {seed}" for seed in runs["seed"]]
-        _curve(figure, look, runs["test_error_percent"], [name] * len(runs), "")
+        _curve(figure, look, runs["test_error_percent"], [place] * len(runs), "")
         templates = [f"{text(look.label)}<br>{hint}<extra></extra>" for hint in hints]
         figure.data[-1].update(mode="markers", hovertemplate=templates)
-    names = [look.name for look in backends]
     if results.plan.dataset.name == "mnist":
-        ends = [text(names[-1]), text(names[0])]
+        ends = [len(backends) - 0.5, 0]
         _rule(figure, [NOTEBOOK_ERROR_PERCENT] * 2, ends, f"notebook {NOTEBOOK_ERROR_PERCENT} %", "middle left")
-    return _named(_axes(figure, "final test error (%)", ""), names)
+    return _named(_axes(figure, "final test error (%)", ""), backends)
 
 
 def disagreements(results: Results) -> go.Figure:
@@ -291,22 +287,15 @@ def disagreements(results: Results) -> go.Figure:
             _curve(figure, look, most.index, most, "%{y} images after epoch %{x}")
     allowed = allowed_disagreements(results.plan.dataset.test_images)
     _rule(figure, [1, results.plan.problem.epochs], [allowed, allowed], f"allowed: {allowed}")
-    most = max([allowed, *checked["disagreements"]])
-    figure.update_yaxes(rangemode="tozero", tick0=0, dtick=next(step for step in STEPS if step >= max(1, most / 10)))
+    most = max(allowed, *map(int, checked["disagreements"]), 0)
+    figure.update_yaxes(rangemode="tozero", tick0=0, dtick=views.whole_step(most))
     return _by_epoch(figure, results, "images predicted differently")
 
 
-def _rows(results: Results) -> list[Look]:
-    """From the bottom: those that failed, then the slowest, the fastest on top."""
-    rank = list(results.summary["backend"])
-    return sorted(looks(results), key=lambda look: rank.index(look.name), reverse=True)
-
-
-def _status(figure: go.Figure, look: Look) -> None:
+def _status(figure: go.Figure, place: int, look: Look) -> None:
     """Where a mark would be looked for first."""
-    figure.add_annotation(
-        x=0.01, xref="paper", y=text(look.name), text=f"<i>{text(look.status)}</i>", showarrow=False, xanchor="left"
-    )
+    status = f"<i>{text(look.status)}</i>"
+    figure.add_annotation(x=0.01, xref="paper", y=place, text=status, showarrow=False, xanchor="left")
 
 
 def _rule(figure: go.Figure, x: list[Any], y: list[Any], note: str, position: str = "top left", **place: Any) -> None:
@@ -329,7 +318,7 @@ def _rule(figure: go.Figure, x: list[Any], y: list[Any], note: str, position: st
 
 def _by_epoch(figure: go.Figure, results: Results, y: str) -> go.Figure:
     epochs = results.plan.problem.epochs
-    step = next(step for step in STEPS if step >= max(1, epochs / 10))
+    step = views.whole_step(epochs)
     figure.update_xaxes(range=[0.5, epochs + 0.5], tick0=step, dtick=step)
     return _axes(figure, "epoch", y)
 
@@ -341,10 +330,10 @@ def _axes(figure: go.Figure, x: str, y: str) -> go.Figure:
     return figure
 
 
-def _named(figure: go.Figure, names: list[str]) -> go.Figure:
-    """A row per backend, those named first at the bottom."""
-    shown = [text(name) for name in names]
-    figure.update_yaxes(categoryorder="array", categoryarray=shown, type="category", range=[-0.6, len(names) - 0.4])
+def _named(figure: go.Figure, backends: list[Look]) -> go.Figure:
+    """A row per backend, the first at the bottom, by numbers: plotly loses a category called `constructor`."""
+    names = [text(look.name) for look in backends]
+    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, range=[-0.6, len(names) - 0.4])
     figure.update_layout(height=110 + ROW * len(names))
     return figure
 

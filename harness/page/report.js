@@ -6,9 +6,10 @@ const root = document.documentElement;
 const themeButton = document.getElementById("theme");
 const system = matchMedia("(prefers-color-scheme: dark)");
 let chosen = null;
+let paper = false;
 
 function applyTheme() {
-  root.dataset.theme = chosen ?? (system.matches ? "dark" : "light");
+  root.dataset.theme = paper ? "light" : (chosen ?? (system.matches ? "dark" : "light"));
   themeButton.textContent = root.dataset.theme === "dark" ? "Light" : "Dark";
   for (const plot of drawn.keys()) draw(plot);
 }
@@ -22,13 +23,15 @@ system.addEventListener("change", applyTheme);
 // Charts: drawn when they come near the view, painted in the theme's colours.
 
 const drawn = new Map(); // the charts that were drawn, each with its figure, the backends hidden, its axis types
+const finger = matchMedia("(pointer: coarse)");
+const PAPER = 680; // pixels of a sheet of A4 between its margins
 const config = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
 
-function themed(part, colours) {
-  if (typeof part === "string") return colours[part] ?? part;
+function themed(part, colours, key = "") {
+  if (typeof part === "string") return /color$/.test(key) && Object.hasOwn(colours, part) ? colours[part] : part;
   if (Array.isArray(part)) return part.map((one) => themed(one, colours));
   if (part === null || typeof part !== "object") return part;
-  return Object.fromEntries(Object.entries(part).map(([name, value]) => [name, themed(value, colours)]));
+  return Object.fromEntries(Object.entries(part).map(([name, value]) => [name, themed(value, colours, name)]));
 }
 
 function draw(plot) {
@@ -47,6 +50,8 @@ function draw(plot) {
   }
   layout.hoverlabel = { ...layout.hoverlabel, bgcolor: raised, bordercolor: muted, font: { color: ink } };
   layout.uirevision = JSON.stringify(axes);
+  layout.width = paper ? PAPER : undefined;
+  layout.dragmode = finger.matches ? false : "zoom"; // a finger that moves over a chart scrolls the page
   Plotly.react(plot, data, layout, config);
 }
 
@@ -62,7 +67,18 @@ const near = new IntersectionObserver(
 );
 const plots = [...document.querySelectorAll(".plot")];
 plots.forEach((plot) => near.observe(plot));
-addEventListener("beforeprint", () => plots.filter((plot) => !drawn.has(plot)).forEach(draw));
+
+// On paper: all charts, as wide as a sheet, and everything light.
+
+addEventListener("beforeprint", () => {
+  paper = true;
+  applyTheme();
+  plots.forEach(draw);
+});
+addEventListener("afterprint", () => {
+  paper = false;
+  applyTheme();
+});
 
 // The legend of a chart shows and hides its backends; a button switches its axis.
 
@@ -106,13 +122,14 @@ function step(plot, key) {
   const curves = plot.data.flatMap((trace, number) => (trace.visible && trace.hoverinfo !== "skip" ? [number] : []));
   const length = (curve) => plot.calcdata[curve].length;
   if (!curves.length) return;
-  const at = state.at && curves.includes(state.at.curve) ? state.at : { curve: curves[0], point: -1 };
+  const begun = state.at && curves.includes(state.at.curve);
+  const at = begun ? state.at : { curve: curves[0], point: 0 };
   const place = curves.indexOf(at.curve);
   const next = (to) => curves[(to + curves.length) % curves.length];
-  if (key === "ArrowRight") at.point += 1;
-  if (key === "ArrowLeft") at.point -= 1;
-  if (key === "ArrowDown") at.curve = next(place + 1);
-  if (key === "ArrowUp") at.curve = next(place - 1);
+  if (begun && key === "ArrowRight") at.point += 1;
+  if (begun && key === "ArrowLeft") at.point -= 1;
+  if (begun && key === "ArrowDown") at.curve = next(place + 1);
+  if (begun && key === "ArrowUp") at.curve = next(place - 1);
   at.point = Math.min(Math.max(at.point, 0), length(at.curve) - 1);
   state.at = at;
   const { xaxis = "x", yaxis = "y" } = plot.data[at.curve];
@@ -188,7 +205,8 @@ for (const controls of document.querySelectorAll(".controls")) {
 
   table.addEventListener("click", (event) => {
     const row = event.target.closest("tr.backend");
-    if (!row || String(getSelection())) return;
+    if (!row) return;
+    if (!event.target.closest("button") && String(getSelection())) return; // who selects text does not open the row
     const button = row.querySelector("button");
     const open = button.getAttribute("aria-expanded") === "false";
     button.setAttribute("aria-expanded", open);

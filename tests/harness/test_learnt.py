@@ -22,7 +22,9 @@ MakeResults = Callable[..., Results]
 @pytest.fixture
 def results(tmp_path: Path, make_results: MakeResults) -> Results:
     """Of digits, two seeds; no arrays yet."""
-    return make_results(tmp_path, ["numpy"], dataset="digits", seeds=2)
+    results = make_results(tmp_path, ["numpy"], dataset="digits", seeds=2)
+    dataset = results.plan.dataset.model_copy(update={"test_images": 297})
+    return results._replace(plan=results.plan.model_copy(update={"dataset": dataset}))
 
 
 def arrays(digits: Dataset) -> dict[str, NDArray[Any]]:
@@ -59,6 +61,17 @@ def test_confusion_mistakes_and_units(results: Results, tmp_path: Path, digits: 
     assert "80.0% down to 60.0%" in found.mistakes_reading
 
 
+def test_a_network_without_mistakes_is_said_to_be_one(results: Results, tmp_path: Path, digits: Dataset) -> None:
+    """No chart of mistakes, and no most frequent one."""
+    saved = arrays(digits)
+    saved["probabilities"] = np.eye(10, dtype=np.float32)[digits.test.labels]
+    write_arrays(tmp_path, results.plan.blocks[0], saved)
+    found = read_learnt(tmp_path, results.plan, digits)
+    assert found is not None
+    assert found.mistakes == []
+    assert "all 297 test images are classified rightly" in found.confusion_reading
+
+
 def test_without_the_dataset_there_are_units_alone(results: Results, tmp_path: Path, digits: Dataset) -> None:
     """And without arrays nothing."""
     assert read_learnt(tmp_path, results.plan, digits) is None
@@ -81,11 +94,13 @@ def test_charts_are_drawn_in_every_format(results: Results, tmp_path: Path, digi
         for _ in range(2)
     )
     assert first == second
+    for name in ("confusion", "mistakes", "hidden_units"):
+        assert "digits (not MNIST)" in (tmp_path / "charts" / f"{name}.svg").read_text()
     for name in ("confusion", "mistakes", "hidden_units", "loss"):
         assert {tmp_path / "charts" / f"{name}.{suffix}" for suffix in ("png", "svg", "pdf")} <= set(first)
 
 
-@pytest.mark.parametrize("damage", ["cut", "not a zip", "other shape", "other dataset"])
+@pytest.mark.parametrize("damage", ["cut", "not a zip", "other shape", "other dataset", "text", "not finite"])
 def test_damaged_arrays_are_said_and_the_rest_is_reported(
     results: Results, tmp_path: Path, digits: Dataset, damage: str
 ) -> None:
@@ -95,6 +110,10 @@ def test_damaged_arrays_are_said_and_the_rest_is_reported(
         saved["weights/hidden_kernel"] = saved["weights/hidden_kernel"][:100]
     if damage == "other dataset":
         saved["probabilities"] = saved["probabilities"][:50]
+    if damage == "text":
+        saved["probabilities"] = saved["probabilities"].astype(str)
+    if damage == "not finite":
+        saved["weights/output_kernel"][3, 3] = np.nan
     block = results.plan.blocks[0]
     write_arrays(tmp_path, block, saved)
     path = block_path(tmp_path, block, "npz")
