@@ -134,3 +134,13 @@ def test_backend_is_written_where_only_the_package_is(machine: Machine, tmp_path
     written = execute(machine.folder / "venv" / "bin" / "lockstep", "new-backend", "mine", cwd=tmp_path)
     assert written.returncode == 0, written.stderr
     assert (tmp_path / "mine.py").is_file()
+
+
+def test_page_is_made_where_only_the_package_is(machine: Machine) -> None:
+    """Template, style and scripts come with the wheel, and plotly with the core."""
+    small = ("--dataset", "digits", "--epochs", "1", "--train-images", "150")
+    ran = machine.lockstep("run", "numpy", *small, "--out", "page")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    page = (machine.folder / "page" / "report.html").read_text()
+    for name in ("report.css", "report.js", "first.js"):
+        assert (ROOT / "harness" / "page" / name).read_text() in page
