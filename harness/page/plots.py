@@ -211,7 +211,8 @@ def _stacked(results: Results, table: DataFrame, unit: str, form: str) -> go.Fig
         colour, hatch = FILLS[piece]
         fill = {"color": colour, "line": {"color": MUTED, "width": 0.5}}
         if hatch:
-            fill["pattern"] = {"shape": PATTERNS[hatch], "fgcolor": MUTED, "solidity": 0.3}
+            ground = {} if colour == "#FFFFFF" else {"bgcolor": colour}  # else the page's own
+            fill["pattern"] = {"shape": PATTERNS[hatch], "fgcolor": MUTED, "solidity": 0.3, **ground}
         figure.add_trace(
             go.Bar(
                 y=[places[name] for name in table.index],
