@@ -56,10 +56,10 @@ def write_latex(folder: Path, results: Results) -> None:
         caption = ", ".join(filter(None, (" on ".join(title(part.results)), part.name)))
         caption += f". {NOT_IDENTICAL}" if results.plan.profile == "native" else ""
         layout = "".join("l" if name in TEXT_COLUMNS else "r" for name in header)
-        table = DataFrame([[cell.translate(LATEX) for cell in row] for row in rows])
-        names = [name.translate(LATEX) for name in header]
+        names, *texts_of_rows = [[cell.translate(LATEX) for cell in row] for row in (header, *rows)]
+        table = DataFrame(texts_of_rows, columns=names)
         caption = caption.translate(LATEX)
-        texts.append(table.to_latex(header=names, index=False, column_format=layout, caption=caption, position="tbp"))
+        texts.append(table.to_latex(index=False, escape=False, column_format=layout, caption=caption, position="tbp"))
     (folder / "summary.tex").write_text("\n".join(texts), encoding="utf-8", newline="\n")
 
 

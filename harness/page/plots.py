@@ -288,7 +288,7 @@ def disagreements(results: Results) -> go.Figure:
             _curve(figure, look, most.index, most, "%{y} images after epoch %{x}")
     allowed = allowed_disagreements(results.plan.dataset.test_images)
     _rule(figure, [1, results.plan.problem.epochs], [allowed, allowed], f"allowed: {allowed}")
-    highest = max(allowed, *map(int, checked["disagreements"]))
+    highest = max([allowed, *map(int, checked["disagreements"])])
     figure.update_yaxes(rangemode="tozero", tick0=0, dtick=views.whole_step(highest))
     return _by_epoch(figure, results, "images predicted differently")
 

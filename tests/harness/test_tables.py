@@ -32,7 +32,7 @@ from lockstep_bench.harness.records import (
     block_path,
     write_plan,
 )
-from lockstep_bench.harness.summary import answer, write_into, write_summary
+from lockstep_bench.harness.summary import answer, write_into, write_latex, write_summary
 from lockstep_bench.harness.tables import DECIMALS, Results, load, write_tables
 
 FILES = ("runs.csv", "epochs.csv", "turns.csv", "summary.csv", "ratios.csv", "summary.md")
@@ -791,3 +791,16 @@ def test_tables_know_no_framework() -> None:
     """The module names none."""
     source = Path(tables.__file__).read_text()
     assert not [name for name in ("keras", "torch", "sklearn", "tensorflow") if name in source.lower()]
+
+
+def test_latex_takes_every_sign_for_text(tmp_path: Path) -> None:
+    """In names, units and formulas; of the native profile the caption says that networks are not identical."""
+    results = load(Path(__file__).parents[2] / "results" / "native")
+    named = results.summary.replace({"keras": r"my_&%$#{}~^\backend"})
+    write_latex(tmp_path, results._replace(summary=named))
+    text = (tmp_path / "summary.tex").read_text()
+    assert text.isascii()
+    assert r"time per step (\textmu{}s)" in text
+    assert r"$\surd$(v / (1 - $\beta$$_2$$^t$))" in text
+    assert r"my\_\&\%\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}backend" in text
+    assert "The networks are not identical" in text
