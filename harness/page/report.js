@@ -151,7 +151,8 @@ for (const plot of plots) {
     if (event.key === "Escape" && drawn.has(plot)) Plotly.Fx.unhover(plot);
     if (!event.key.startsWith("Arrow") || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
-    if (drawn.has(plot)) step(plot, event.key);
+    if (!drawn.has(plot)) draw(plot);
+    step(plot, event.key);
   });
 }
 
