@@ -1,5 +1,6 @@
 """What the reference's network has learnt, from the arrays that a block left: confusion, mistakes, hidden units."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +15,7 @@ from lockstep_bench.harness.records import Plan, read_arrays
 SHOWN_MISTAKES: Final = 24
 SHOWN_UNITS: Final = 64
 SIDE: Final = 28
+IN_A_ROW: Final = 8
 
 
 class Mistake(NamedTuple):
@@ -77,6 +79,16 @@ class Learnt(NamedTuple):
             f"Of the reference, seed {self.seed}: it gave the wrong digit a probability of "
             f"{self.mistakes[0].probability:.1%} down to {self.mistakes[-1].probability:.1%}."
         )
+
+
+def tiled(images: Sequence[NDArray[Any]], gap: int = 1) -> NDArray[np.float64]:
+    """Images (28, 28) in one, eight in a row, with `gap` pixels of not a number around each."""
+    step = SIDE + gap
+    whole = np.full((-(-len(images) // IN_A_ROW) * step + gap, IN_A_ROW * step + gap), np.nan)
+    for place, image in enumerate(images):
+        top, left = (gap + step * one for one in divmod(place, IN_A_ROW))
+        whole[top : top + SIDE, left : left + SIDE] = image
+    return whole
 
 
 def read_learnt(folder: Path, plan: Plan, dataset: Dataset | None) -> Learnt | None:

@@ -11,9 +11,10 @@ import pytest
 
 from lockstep_bench.harness.report import write_report
 
+pytestmark = pytest.mark.mnist  # the charts of mistakes show its images
 RESULTS = Path(__file__).parents[1] / "results"
 NAMES = sorted(path.parent.name for path in RESULTS.glob("*/plan.json"))
-DERIVED = ("*.csv", "summary.md", "charts", "logs", "report.html")
+DERIVED = ("*.csv", "summary.*", "charts", "logs", "report.html")
 
 
 def derived(folder: Path) -> dict[str, bytes]:

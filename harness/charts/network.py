@@ -9,7 +9,10 @@ from matplotlib.figure import Figure
 
 from lockstep_bench.harness.charts.frame import headed
 from lockstep_bench.harness.data_figures import CLASSES
-from lockstep_bench.harness.learnt import Learnt
+from lockstep_bench.harness.learnt import IN_A_ROW, SIDE, Learnt, tiled
+
+GAP = 16
+"""Pixels between mistakes, where the words are."""
 
 
 def figures(learnt: Learnt, about: str) -> Iterator[tuple[str, Figure]]:
@@ -42,20 +45,22 @@ def _confusion(learnt: Learnt, about: str) -> Figure:
 
 def _mistakes(learnt: Learnt, about: str) -> Figure:
     """The test images that were misclassified most confidently, each with what it is and what it was taken for."""
-    figure = headed(["Misclassified most confidently:", about], [learnt.mistakes_reading], 4.6)
-    for axes, mistake in zip(figure.subplots(3, 8).flat, learnt.mistakes, strict=False):
-        axes.imshow(mistake.image, cmap="gray_r", vmin=0, vmax=1)
-        axes.set_title(f"{mistake.true} taken for {mistake.predicted}\n{mistake.probability:.1%}", fontsize=8)
-    for axes in figure.axes:
-        axes.set_axis_off()
+    figure = headed(["Misclassified most confidently:", about], [learnt.mistakes_reading], 4.0)
+    axes = figure.subplots()
+    axes.imshow(tiled([mistake.image for mistake in learnt.mistakes], gap=GAP), cmap="gray_r", vmin=0, vmax=1)
+    for place, mistake in enumerate(learnt.mistakes):
+        row, column = divmod(place, IN_A_ROW)
+        text = f"{mistake.true} taken for {mistake.predicted}\n{mistake.probability:.1%}"
+        x, y = column * (SIDE + GAP) + GAP + SIDE / 2, row * (SIDE + GAP) + GAP - 1
+        axes.text(x, y, text, ha="center", va="bottom", fontsize=8)
+    axes.set_axis_off()
     return figure
 
 
 def _hidden_units(learnt: Learnt, about: str) -> Figure:
     """What each unit looks for: its incoming weights as an image, white for 0."""
     figure = headed(["Weights of hidden units:", about], [learnt.units_reading], 7.4)
-    for axes, image in zip(figure.subplots(8, 8).flat, learnt.units, strict=False):
-        axes.imshow(image, cmap="RdBu_r", vmin=-learnt.units_limit, vmax=learnt.units_limit)
-    for axes in figure.axes:
-        axes.set_axis_off()
+    axes = figure.subplots()
+    axes.imshow(tiled(list(learnt.units)), cmap="RdBu_r", vmin=-learnt.units_limit, vmax=learnt.units_limit)
+    axes.set_axis_off()
     return figure

@@ -29,7 +29,7 @@ from plotly.offline import get_plotlyjs
 from lockstep_bench.harness import data_figures, summary
 from lockstep_bench.harness.comparisons import RULES
 from lockstep_bench.harness.data import Dataset
-from lockstep_bench.harness.learnt import Learnt
+from lockstep_bench.harness.learnt import Learnt, tiled
 from lockstep_bench.harness.looks import INK, looks
 from lockstep_bench.harness.page.plots import MUTED, Plot, plots
 from lockstep_bench.harness.tables import COLUMNS, Results, parts, title
@@ -256,16 +256,10 @@ def _gray(image: NDArray[np.float32]) -> str:
 
 
 def _units(learnt: Learnt) -> str:
-    """All units' images in one, eight in a row with a line between."""
-    count, side, _ = learnt.units.shape
-    rows = -(-count // 8)
-    tiled = np.full((rows * (side + 1) + 1, 8 * (side + 1) + 1), np.nan)
-    for place, image in enumerate(learnt.units):
-        top, left = (1 + (side + 1) * one for one in divmod(place, 8))
-        tiled[top : top + side, left : left + side] = image
+    """All units' images in one."""
     file, limit = BytesIO(), learnt.units_limit
     colours = colormaps["RdBu_r"].with_extremes(bad="0.5")
-    imsave(file, tiled, cmap=colours, vmin=-limit, vmax=limit, format="png")
+    imsave(file, tiled(list(learnt.units)), cmap=colours, vmin=-limit, vmax=limit, format="png")
     return _url(file)
 
 

@@ -64,7 +64,7 @@ def test_drawing_leaves_the_settings_of_matplotlib_alone(tmp_path: Path, make_re
 @pytest.mark.parametrize("dataset", ["mnist", "digits"])
 def test_every_chart_names_dataset_and_machine(tmp_path: Path, dataset: str, make_results: MakeResults) -> None:
     """What is not MNIST is said not to be."""
-    write_charts(tmp_path, make_results(tmp_path, ["numpy"], epochs=1, dataset=dataset))
+    write_charts(tmp_path, make_results(tmp_path, ["numpy"], epochs=1, dataset=dataset), formats=["svg"])
     named = {"mnist": "MNIST", "digits": "digits (not MNIST)"}[dataset]
     assert all(f"{named} on {MACHINE}" in words(tmp_path, name) for name in CHARTS)
 
@@ -72,7 +72,7 @@ def test_every_chart_names_dataset_and_machine(tmp_path: Path, dataset: str, mak
 def test_a_long_machine_name_is_not_clipped(tmp_path: Path, make_results: MakeResults) -> None:
     """It goes on in the next line, whole."""
     machine = "An Extraordinarily Long Processor Name (R) CPU @ 2.70GHz " * 3 + "end"
-    write_charts(tmp_path, make_results(tmp_path, ["numpy"], epochs=1, machine=machine))
+    write_charts(tmp_path, make_results(tmp_path, ["numpy"], epochs=1, machine=machine), formats=["svg"])
     for name in CHARTS:
         lines = words(tmp_path, name).splitlines()
         assert machine in " ".join(lines)
@@ -92,7 +92,7 @@ def test_coinciding_curves_are_said_to_coincide(drawn: Path) -> None:
 
 def test_curves_that_do_not_coincide_are_not_said_to(tmp_path: Path, make_results: MakeResults) -> None:
     """Three backends, each 0.06 points above the last: 0.12 is more than two times the gate's 0.05 %."""
-    write_charts(tmp_path, make_results(tmp_path, apart=0.06))
+    write_charts(tmp_path, make_results(tmp_path, apart=0.06), formats=["svg"])
     text = words(tmp_path, "error_by_epoch")
     assert "coincide" not in text
     assert "more than 0.12 percentage points apart" in text
@@ -101,7 +101,8 @@ def test_curves_that_do_not_coincide_are_not_said_to(tmp_path: Path, make_result
 def test_networks_that_are_not_identical_are_said_not_to_be(tmp_path: Path, make_results: MakeResults) -> None:
     """In the native profile every chart says so, and none that curves coincide, even where they do."""
     results = make_results(tmp_path)
-    write_charts(tmp_path, results._replace(plan=results.plan.model_copy(update={"profile": "native"})))
+    plan = results.plan.model_copy(update={"profile": "native"})
+    write_charts(tmp_path, results._replace(plan=plan), formats=["svg"])
     for name in CHARTS:
         assert ", native defaults: MNIST" in words(tmp_path, name)
         assert "The networks are not identical" in words(tmp_path, name)
@@ -113,7 +114,9 @@ def test_a_failed_backend_is_named_with_its_status(
     tmp_path: Path, status: Status, done: int, make_results: MakeResults
 ) -> None:
     """In every chart, with the reason; and it has no bar, so no value."""
-    write_charts(tmp_path, make_results(tmp_path, failed=("keras", status, "it $broke$ <&>\x1b[0m", done)))
+    write_charts(
+        tmp_path, make_results(tmp_path, failed=("keras", status, "it $broke$ <&>\x1b[0m", done)), formats=["svg"]
+    )
     for name in CHARTS:
         assert f"keras: {status} after {done} of 3 epochs: it $broke$ <&>" in words(tmp_path, name)
     for name in CURVES:
@@ -140,14 +143,14 @@ def test_a_failed_backend_is_named_with_its_status(
 def test_odd_cases_are_drawn_without_a_warning(tmp_path: Path, case: dict[str, Any], make_results: MakeResults) -> None:
     """Every backend is named in every chart."""
     results = make_results(tmp_path, **case)
-    write_charts(tmp_path, results)
+    write_charts(tmp_path, results, formats=["svg"])
     for name in CHARTS:
         assert all(planned.name in words(tmp_path, name) for planned in results.plan.backends)
 
 
 def test_nothing_at_all_is_said_to_be_nothing(tmp_path: Path, make_results: MakeResults) -> None:
     """No epoch of any run: every chart says so, in its way."""
-    write_charts(tmp_path, make_results(tmp_path, begun=False))
+    write_charts(tmp_path, make_results(tmp_path, begun=False), formats=["svg"])
     assert all("no epoch was finished" in words(tmp_path, name) for name in CURVES[:4])
     assert "nothing was held against a reference" in words(tmp_path, "disagreements")
     assert "there is no reference to divide by" in words(tmp_path, "ratio_by_round")
