@@ -101,10 +101,8 @@ def test_charts_are_drawn_in_every_format(results: Results, tmp_path: Path, digi
 
 
 @pytest.mark.parametrize("damage", ["cut", "not a zip", "other shape", "other dataset", "text", "not finite"])
-def test_damaged_arrays_are_said_and_the_rest_is_reported(
-    results: Results, tmp_path: Path, digits: Dataset, damage: str
-) -> None:
-    """In `Results.cut`, which the page, the summary and the command line say."""
+def test_damaged_arrays_are_refused(results: Results, tmp_path: Path, digits: Dataset, damage: str) -> None:
+    """Whatever is wrong with them, in one sentence."""
     saved = arrays(digits)
     if damage == "other shape":
         saved["weights/hidden_kernel"] = saved["weights/hidden_kernel"][:100]
@@ -123,6 +121,11 @@ def test_damaged_arrays_are_said_and_the_rest_is_reported(
         path.write_bytes(b"nothing")
     with pytest.raises(LockstepError, match=r"cannot be read|are not those of this network"):
         read_learnt(tmp_path, results.plan, digits)
+
+
+def test_damaged_arrays_are_said_and_the_rest_is_reported(results: Results, tmp_path: Path, digits: Dataset) -> None:
+    """In `Results.cut`, which the page, the summary and the command line say."""
+    block_path(tmp_path, results.plan.blocks[0], "npz").write_bytes(b"nothing")
     plan = results.plan.model_copy(
         update={"dataset": results.plan.dataset.model_copy(update={"sha256": digits.sha256})}
     )
