@@ -15,7 +15,7 @@ from matplotlib.style import context
 from lockstep_bench.harness.charts import cost, learning, network
 from lockstep_bench.harness.charts.frame import STYLE, save
 from lockstep_bench.harness.learnt import Learnt
-from lockstep_bench.harness.tables import Results, parts, title
+from lockstep_bench.harness.tables import Results, parts
 
 FORMATS: Final = ("png", "svg")
 
@@ -40,7 +40,7 @@ def write_charts(
             target.mkdir(parents=True, exist_ok=True)
             for name, figure in chain(learning.figures(part.results), cost.figures(part.results)):
                 paths += save(figure, target, name, formats)
-        for name, figure in network.figures(learnt, " on ".join(title(results))) if learnt else ():
+        for name, figure in network.figures(results, learnt) if learnt else ():
             paths += save(figure, folder / "charts", name, formats)
     return paths
 

@@ -10,23 +10,32 @@ from matplotlib.figure import Figure
 from lockstep_bench.harness.charts.frame import headed
 from lockstep_bench.harness.data_figures import CLASSES
 from lockstep_bench.harness.learnt import IN_A_ROW, SIDE, Learnt, tiled
+from lockstep_bench.harness.tables import NOT_IDENTICAL, Results, title
 
 GAP = 16
 """Pixels between mistakes, where the words are."""
 
 
-def figures(learnt: Learnt, about: str) -> Iterator[tuple[str, Figure]]:
-    """Every chart of this file that there is something for, with its file's name; `about` is dataset and machine."""
-    yield "hidden_units", _hidden_units(learnt, about)
+def figures(results: Results, learnt: Learnt) -> Iterator[tuple[str, Figure]]:
+    """Every chart of this file that there is something for, with its file's name."""
+    yield "hidden_units", _hidden_units(results, learnt)
     if learnt.mistakes:
-        yield "mistakes", _mistakes(learnt, about)
+        yield "mistakes", _mistakes(results, learnt)
     if learnt.confusion is not None:
-        yield "confusion", _confusion(learnt, about)
+        yield "confusion", _confusion(results, learnt)
 
 
-def _confusion(learnt: Learnt, about: str) -> Figure:
+def _headed(results: Results, what: str, reading: str, height: float) -> Figure:
+    """An empty figure that names dataset and machine, and says of the native profile what has to be said."""
+    dataset, machine = title(results)
+    native = results.plan.profile == "native"
+    heading = [f"{what}{', native defaults' if native else ''}: {dataset}", f"on {machine}"]
+    return headed(heading, [NOT_IDENTICAL, reading] if native else [reading], height)
+
+
+def _confusion(results: Results, learnt: Learnt) -> Figure:
     """Counts in a grid; the diagonal, which is right, is left white, so that the mistakes are what one sees."""
-    figure = headed(["What is taken for what:", about], [learnt.confusion_reading], 5.6)
+    figure = _headed(results, "What is taken for what", learnt.confusion_reading, 5.6)
     axes = figure.subplots()
     confusion, wrong = learnt.confusion, learnt.wrong
     assert confusion is not None
@@ -43,9 +52,9 @@ def _confusion(learnt: Learnt, about: str) -> Figure:
     return figure
 
 
-def _mistakes(learnt: Learnt, about: str) -> Figure:
+def _mistakes(results: Results, learnt: Learnt) -> Figure:
     """The test images that were misclassified most confidently, each with what it is and what it was taken for."""
-    figure = headed(["Misclassified most confidently:", about], [learnt.mistakes_reading], 4.0)
+    figure = _headed(results, "Misclassified most confidently", learnt.mistakes_reading, 4.0)
     axes = figure.subplots()
     axes.imshow(tiled([mistake.image for mistake in learnt.mistakes], gap=GAP), cmap="gray_r", vmin=0, vmax=1)
     for place, mistake in enumerate(learnt.mistakes):
@@ -57,9 +66,9 @@ def _mistakes(learnt: Learnt, about: str) -> Figure:
     return figure
 
 
-def _hidden_units(learnt: Learnt, about: str) -> Figure:
+def _hidden_units(results: Results, learnt: Learnt) -> Figure:
     """What each unit looks for: its incoming weights as an image, white for 0."""
-    figure = headed(["Weights of hidden units:", about], [learnt.units_reading], 7.4)
+    figure = _headed(results, "Weights of hidden units", learnt.units_reading, 7.4)
     axes = figure.subplots()
     axes.imshow(tiled(list(learnt.units)), cmap="RdBu_r", vmin=-learnt.units_limit, vmax=learnt.units_limit)
     axes.set_axis_off()
