@@ -3,18 +3,23 @@
 import gzip
 import json
 import os
+import re
+import ssl
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
+from shutil import which
 from struct import pack
-from threading import Thread
+from threading import Event, Thread
+from threading import enumerate as enumerate_threads
+from time import perf_counter, sleep
 from typing import Any
 
 import numpy as np
@@ -100,15 +105,32 @@ def same(expected: Raw, actual: Raw) -> bool:
     )
 
 
+Reply = Callable[[bytes], Iterable[bytes]]  # from a file to all that is sent, header and body
+
+
 class Mirror(ThreadingHTTPServer):
-    """A web server with some files, on a free port of this machine."""
+    """A web server with some files, on a free port of this machine; with a certificate it is encrypted."""
 
     daemon_threads = True
 
-    def __init__(self, files: dict[str, bytes], break_off: bool = False, refusals: int = 0) -> None:
+    def __init__(
+        self,
+        files: dict[str, bytes],
+        reply: Reply | None = None,
+        refusals: int = 0,
+        certificate: Path | None = None,
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
-        self.files, self.break_off, self.refusals, self.asked = files, break_off, refusals, 0
-        self.url = f"http://127.0.0.1:{self.server_port}/mnist/"
+        self.files, self.reply, self.refusals, self.asked = files, reply, refusals, 0
+        self.encodings = set[str]()  # that were asked for
+        self.url = f"{'https' if certificate else 'http'}://127.0.0.1:{self.server_port}/mnist/"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+
+    def handle_error(self, *_: object) -> None:
+        """A client that goes away is what some tests are about."""
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -117,16 +139,26 @@ class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         content = self.server.files.get(self.path.removeprefix("/mnist/"))
         self.server.asked += 1
+        self.server.encodings.add(self.headers["Accept-Encoding"])
+        self.close_connection = True
         if content is None or self.server.asked <= self.server.refusals:
             self.send_error(404)
             return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if self.server.break_off else content)
+        for piece in (self.server.reply or whole)(content):
+            self.wfile.write(piece)
 
     def log_message(self, *_: object) -> None:
         """Keep the tests' output to the tests."""
+
+
+def head(*lines: str, status: str = "200 OK") -> bytes:
+    """The header of an answer."""
+    return "".join(f"{line}\r\n" for line in (f"HTTP/1.1 {status}", *lines, "")).encode()
+
+
+def whole(content: bytes) -> Iterable[bytes]:
+    """A file, as it should be sent."""
+    return [head(f"Content-Length: {len(content)}"), content]
 
 
 Serve = Callable[..., Mirror]
@@ -353,36 +385,233 @@ def test_a_download_is_what_the_mirror_has_and_leaves_no_file_behind(machine: Pa
     assert list((machine / "tmp").iterdir()) == []
 
 
-def bad_mirrors(serve: Serve) -> Sequence[Mirror]:
-    """One that lacks a file, one that breaks off, one with another content, one whose gzip is not whole."""
-    file = f"{TEST_IMAGES}.gz"
-    return [
-        serve({name: content for name, content in PACKED.items() if name != file}),
-        serve(PACKED, break_off=True),
-        serve({**PACKED, file: gz(idx(RAW.test_images ^ 1))}),
-        serve({**PACKED, file: PACKED[file][:-100]}),
-    ]
+def for_ever(piece: bytes, *start: bytes, pause: float = 0.0) -> Reply:
+    """Some bytes, and then a piece again and again for as long as somebody listens."""
+
+    def reply(_: bytes) -> Iterator[bytes]:
+        yield b"".join(start)
+        while True:
+            sleep(pause)
+            yield piece
+
+    return reply
 
 
-@pytest.mark.parametrize("kind", range(4))
-def test_a_bad_mirror_is_followed_by_the_next(machine: Path, serve: Serve, kind: int) -> None:
-    """Whatever is wrong with a mirror, the next one is asked."""
-    bad, good = bad_mirrors(serve)[kind], serve(PACKED)
+def reply_with(*pieces: bytes) -> Reply:
+    """The same answer whatever is asked for."""
+    return lambda _: pieces
+
+
+def redirect(target: str) -> Reply:
+    """An answer that leads elsewhere."""
+    return reply_with(head(f"Location: {target}", "Content-Length: 0", status="302 Found"))
+
+
+def slow(piece: bytes, *start: bytes) -> Reply:
+    """A piece now and then, well within the time that is allowed between two pieces."""
+    return for_ever(piece, *start, pause=0.1)
+
+
+PAGE = b"<html>Please log in.</html>"
+CUT_GZIP = gzip.compress(bytes(1000), mtime=0)[:-1]
+FAULTS: dict[str, tuple[Reply, str]] = {
+    "an error page": (reply_with(head(status="503 Busy"), PAGE), "answers with status 503"),
+    "an empty answer": (reply_with(head(status="204 No Content")), "answers with status 204"),
+    "a part of the file": (lambda content: [head(status="206 Partial Content"), content], "answers with status 206"),
+    "a page of a proxy": (reply_with(head(f"Content-Length: {len(PAGE)}"), PAGE), "not gzip"),
+    "nothing in the file": (reply_with(head("Content-Length: 0")), "not gzip"),
+    "cut off": (lambda content: [head(f"Content-Length: {len(content)}"), content[:20]], "breaks off after 20 bytes"),
+    "cut off, of unknown length": (lambda content: [head(), content[:-9]], r"expected [0-9a-f]{64} but got"),
+    "cut off in a chunk": (lambda content: [head("Transfer-Encoding: chunked"), b"FF\r\n", content[:9]], "breaks off"),
+    "cut off in the header": (reply_with(b"HTTP/1.1 200 OK\r\nContent-Le"), "not gzip"),
+    "another content": (reply_with(head(), gz(b"other")), f"expected {PARTS[0].packed} but got"),
+    "a gzip that is not whole": (reply_with(head(), CUT_GZIP), f"expected {PARTS[0].packed} but got"),
+    "endless": (for_ever(bytes(10_000), head()), "goes on after 100,000 bytes"),
+    "endless chunks": (
+        for_ever(b"2710\r\n" + bytes(10_000) + b"\r\n", head("Transfer-Encoding: chunked")),
+        "goes on after 100,000 bytes",
+    ),
+    "a slow body": (slow(b"1", head("Content-Length: 9999"), sources.GZIP_MAGIC), r"not done after 1\.5 seconds"),
+    "a slow body of unknown length": (slow(b"1", head(), sources.GZIP_MAGIC), r"not done after 1\.5 seconds"),
+    "a slow chunk": (slow(b"0", head("Transfer-Encoding: chunked")), r"not done after 1\.5 seconds"),
+    "a slow status": (slow(b" ", b"HTTP/1.1"), r"not done after 1\.5 seconds"),
+    "a slow header": (slow(b"1", b"HTTP/1.1 200 OK\r\nServer: "), r"not done after 1\.5 seconds"),
+    "headers for ever": (slow(b"Server: 1\r\n", b"HTTP/1.1 200 OK\r\n"), r"not done after 1\.5 seconds"),
+    "a promise for ever": (for_ever(head(status="100 Continue")), r"not done after 1\.5 seconds"),
+    "silence": (for_ever(b"1", pause=3), "no answer"),
+    "no HTTP": (for_ever(b"SSH-2.0-OpenSSH\r\n"), "no connection"),
+    "lengths that differ": (reply_with(head("Content-Length: 3, 4"), b"1234"), "Content-Length"),
+    "a negative chunk": (for_ever(b"-5\r\n12345\r\n", head("Transfer-Encoding: chunked")), ""),
+    "a redirect to ftp": (redirect("ftp://127.0.0.1/mnist"), "redirects from http: to ftp:"),
+    "a redirect to a file": (redirect("file:///etc/hosts"), "redirects from http: to file:"),
+    "a redirect to data": (redirect("data:text/plain,mnist"), "redirects from http: to data:"),
+    "a redirect to itself": (redirect("#again"), "redirects more than 5 times"),
+    "a redirect to no URL": (redirect("http://[::1"), "Invalid IPv6 URL"),
+    "a redirect to no port": (redirect("http://127.0.0.1:99999/"), "Failed to parse"),
+    "a redirect to no text": (reply_with(head(status="302 Found")[:-2] + b"Location: \xff\r\n\r\n"), "can't decode"),
+    "a redirect with an endless body": (
+        for_ever(bytes(10_000), head("Location: ftp://127.0.0.1/", status="302 Found")),
+        "redirects from http: to ftp:",
+    ),
+}
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds that a test can wait for."""
+    monkeypatch.setattr(sources, "FILE_SECONDS", 1.5)
+    monkeypatch.setattr(sources, "TIMEOUT_SECONDS", (1, 1))
+    monkeypatch.setattr(sources, "MOST_BYTES", 100_000)
+
+
+@pytest.mark.usefixtures("small_mnist", "impatient")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_bad_mirror_is_followed_by_the_next(
+    machine: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Whatever is wrong with a mirror, the next one is asked, in bounded time, and nothing stays of the first."""
+    reply, _ = FAULTS[fault]
+    bad, good = serve(PACKED, reply=reply), serve(PACKED)
+    monkeypatch.setattr(sources, "MIRRORS", (bad.url, good.url))
+    start = perf_counter()
+    dataset = find_dataset("mnist")
+    assert perf_counter() - start < 10
+    assert (dataset.sha256, dataset.source) == (digest(RAW), f"downloaded from {good.url}")
+    assert bad.asked > 0
+    assert list((machine / "tmp").iterdir()) == []
+    assert list((machine / "cache").iterdir()) == [dataset.folder]
+
+
+@pytest.mark.usefixtures("small_mnist", "impatient")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_where_no_mirror_is_good_the_error_says_what_each_did(
+    machine: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """One sentence with the fault and with the ways that need no network; the cache stays empty, no file stays."""
+    reply, reason = FAULTS[fault]
+    bad, lacking = serve(PACKED, reply=reply), serve({})
+    monkeypatch.setattr(sources, "MIRRORS", (bad.url, lacking.url))
+    start = perf_counter()
+    with pytest.raises(DownloadError) as raised:
+        find_dataset("mnist")
+    assert perf_counter() - start < 10
+    message = str(raised.value)
+    assert re.search(f"{re.escape(bad.url)}{TRAIN_IMAGES}.gz: .*{reason}.*; {re.escape(lacking.url)}.* 404", message)
+    for way in ("--data", "LOCKSTEP_MNIST", "mnist.npz", "--dataset digits"):
+        assert way in message
+    assert message.isprintable()  # and so is one line
+    assert len(message) < 1000
+    assert not (machine / "cache").exists()
+    assert list((machine / "tmp").iterdir()) == []
+
+
+def test_a_download_that_is_cut_for_its_time_leaves_no_connection(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it goes on while a benchmark runs."""
+    monkeypatch.setattr(sources, "FILE_SECONDS", 0.3)
+    ended = Event()
+
+    def reply(_: bytes) -> Iterator[bytes]:
+        try:
+            yield from slow(b"1", b"HTTP/1.1 200 OK\r\nServer: ")(_)
+        finally:
+            ended.set()
+
+    mirror = serve(PACKED, reply=reply)
+    before = set(enumerate_threads())
+    with pytest.raises(DownloadError):
+        sources.download([mirror.url], PARTS, retries=0)
+    assert ended.wait(5)
+    assert {thread for thread in set(enumerate_threads()) - before if "process_request" not in thread.name} == set()
+
+
+def test_the_mirror_that_gave_the_last_file_is_asked_first_for_the_next(serve: Serve) -> None:
+    """A mirror that is slow costs its time once, not for each file."""
+    bad, good = serve({}), serve(PACKED)
     raw, used = sources.download([bad.url, good.url], PARTS, retries=0)
     assert same(RAW, raw)
-    assert good.url in used
-    assert list((machine / "tmp").iterdir()) == []
+    assert used == good.url
+    assert (bad.asked, good.asked) == (1, 4)
 
 
-def test_where_no_mirror_is_good_the_error_says_what_each_did(machine: Path, serve: Serve) -> None:
-    """Nothing that is not MNIST gets through, and nothing stays."""
-    mirrors = [mirror.url for mirror in bad_mirrors(serve)]
-    with pytest.raises(DownloadError) as raised:
-        sources.download(mirrors, PARTS, retries=0)
-    assert all(mirror in str(raised.value) for mirror in mirrors)
-    assert "404" in str(raised.value)
-    assert f"expected {PARTS[2].packed}" in str(raised.value)
+@pytest.mark.parametrize("encoded", ["gzip", "x-gzip", "deflate, gzip"])
+def test_a_file_stays_the_gzip_that_it_is_whatever_the_header_says(serve: Serve, encoded: str) -> None:
+    """Servers call a file that is itself gzip an encoding of another; the published one is, and is asked for."""
+    mirror = serve(PACKED, reply=lambda content: [head(f"Content-Encoding: {encoded}"), content])
+    assert same(RAW, sources.download([mirror.url], PARTS, retries=0)[0])
+    assert mirror.encodings == {"identity"}
+
+
+def test_a_redirect_within_the_web_is_followed(serve: Serve) -> None:
+    """A mirror may move."""
+    good = serve(PACKED)
+    names = iter(PACKED)
+    moved = serve(PACKED, reply=lambda _: redirect(good.url + next(names))(b""))
+    raw, used = sources.download([moved.url], PARTS, retries=0)
+    assert same(RAW, raw)
+    assert used == moved.url
+
+
+# Encrypted mirrors
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of this machine with its key, which nobody trusts who is not told to."""
+    if not os.environ.get("CI") and not which("openssl"):
+        pytest.skip("needs openssl")
+    path = tmp_path_factory.mktemp("certificate") / "certificate.pem"
+    command = (
+        "openssl req -x509 -nodes -newkey rsa:2048 -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run(
+        [*command.split(), "-keyout", path, "-out", path.with_suffix(".crt")], check=True, capture_output=True
+    )
+    path.write_text(path.read_text() + path.with_suffix(".crt").read_text())
+    return path
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_encrypted_mirror_is_read_and_must_be_trusted(
+    serve: Serve, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A certificate that nobody vouches for is refused, in few words."""
+    mirror = serve(PACKED, certificate=certificate)
+    with pytest.raises(DownloadError, match="no connection that can be trusted"):
+        sources.download([mirror.url], PARTS, retries=0)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    assert same(RAW, sources.download([mirror.url], PARTS, retries=0)[0])
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_encrypted_mirror_cannot_lead_to_one_that_is_not(
+    machine: Path, serve: Serve, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads along must not learn more, and who stands between must not choose the file, than without a redirect."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    plain, encrypted = serve(PACKED), serve(PACKED, certificate=certificate)
+    down, names = serve(PACKED, certificate=certificate, reply=redirect(plain.url)), iter(PACKED)
+    with pytest.raises(DownloadError, match="redirects from https: to http:"):
+        sources.download([down.url], PARTS, retries=0)
+    assert plain.asked == 0
     assert list((machine / "tmp").iterdir()) == []
+    up = serve(PACKED, reply=lambda _: redirect(encrypted.url + next(names))(b""))
+    assert same(RAW, sources.download([up.url], PARTS, retries=0)[0])
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("fault", ["a slow header", "a slow body", "a slow chunk"])
+def test_an_encrypted_mirror_that_is_slow_is_cut_too(
+    serve: Serve, certificate: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """Encryption has connections of its own."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    mirror = serve(PACKED, certificate=certificate, reply=FAULTS[fault][0])
+    start = perf_counter()
+    with pytest.raises(DownloadError, match=r"not done after 1\.5 seconds"):
+        sources.download([mirror.url], PARTS, retries=0)
+    assert perf_counter() - start < 10
 
 
 def test_a_mirror_is_asked_again_before_the_next(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
