@@ -22,7 +22,7 @@ REFERENCE = "numpy"
 """The backend that is part of every run, and that all others are compared with."""
 ENTRY_POINTS = "lockstep.backends"
 """The group of entry points by which any installed distribution can offer backends."""
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What a backend may be called: names become names of files and cells of tables."""
 NOT_BACKENDS = ("base", "template")
 """The modules of this folder that are no backend: the contract, and what `lockstep new-backend` copies."""

@@ -18,7 +18,13 @@ __all__ = ["compare", "load", "run", "verify"]
 
 
 def run(
-    *backends: str, out: Path | str, dataset: str = "auto", data: Path | str | None = None, **options: Any
+    *backends: str,
+    out: Path | str,
+    dataset: str = "auto",
+    data: Path | str | None = None,
+    resume: bool = False,
+    retry_failed: bool = False,
+    **options: Any,
 ) -> "Results":
     """Train backends in lockstep, write the results folder `out` with all its tables and charts, and return the tables.
 
@@ -27,18 +33,25 @@ def run(
         out: the results folder, new or empty.
         dataset: `auto`, `mnist`, `digits`, or a folder of IDX files.
         data: the folder that holds MNIST; none to look in the usual places.
+        resume: go on with the run that `out` holds, if it was asked for in the same way.
+        retry_failed: then run the blocks again in which a backend failed.
         **options: as `plan.make_plan` takes them: preset, profile, seeds, epochs, train_images, threads, ...
 
     Raises:
         LockstepError: the data cannot be had, or what was asked for cannot be done.
     """
+    from lockstep_bench.harness import resuming
     from lockstep_bench.harness.conductor import conduct
     from lockstep_bench.harness.data import find_dataset
     from lockstep_bench.harness.plan import make_plan
     from lockstep_bench.harness.report import write_report
 
     found = find_dataset(dataset, Path(data) if data else None, print)
-    conduct(make_plan(found, backends, **options), found.folder, Path(out))
+    plan = make_plan(found, backends, **options)
+    if resume and (recorded := resuming.begun(Path(out))):
+        resuming.see_that_it_fits(recorded, plan, Path(out))
+        plan = recorded
+    conduct(plan, found.folder, Path(out), resume=resume, retry_failed=retry_failed)
     return write_report(Path(out))
 
 

@@ -1,10 +1,12 @@
 """The command line: `lockstep data | backends | new-backend | verify | run | report | open | compare`."""
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
+from errno import EIO, EPIPE
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
@@ -31,10 +33,22 @@ app = typer.Typer(
 PLAIN: Final[Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 """For text that is not ours: names, paths and reasons are printed as they are."""
 WIDE: Final = 100
+OF_NO_PLAN: Final = {"out", "data", "dataset", "resume", "retry_failed"}
+"""Options of `lockstep run` that go with --resume and leave the recorded plan as it is."""
 NOT_IF_NARROW: Final = ("times the floor", "training (s)", "initial weights", "added to")
 """A terminal of fewer characters shows tables without these columns."""
-console = Console()
-errors = Console(stderr=True)
+
+
+class Terminal(Console):
+    """A console that leaves it to its caller what to do when nobody reads it any more: a run goes on."""
+
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process."""
+        raise BrokenPipeError(EPIPE, os.strerror(EPIPE))
+
+
+console = Terminal()
+errors = Terminal(stderr=True)
 
 
 class Preset(StrEnum):
@@ -167,6 +181,7 @@ def verify(
 
 @app.command()
 def run(
+    context: typer.Context,
     backends: BackendsArgument = None,
     preset: Annotated[
         Preset, typer.Option(help="Defaults for a look, for the notebook's job, for five seeds.")
@@ -190,41 +205,66 @@ def run(
     target: Annotated[float, typer.Option(help="The test error, in percent, to time the way to.")] = 7.21,
     out: Annotated[Path | None, typer.Option(help="The results folder; results/PRESET-TIME if not given.")] = None,
     turn_timeout: Annotated[float, typer.Option(help="Seconds after which a turn counts as hung.")] = 300.0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --out: with its own options if none are given.")
+    ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: run the blocks again in which a backend failed.")
+    ] = False,
 ) -> None:
     """Train the backends in lockstep and report on them.
 
     Example: `lockstep run numpy pytorch --preset standard --out results/mine`
+
+    If that is interrupted: `lockstep run --resume --out results/mine`
     """
+    from lockstep_bench.harness import resuming
     from lockstep_bench.harness.conductor import conduct
-    from lockstep_bench.harness.data import find_dataset
+    from lockstep_bench.harness.data import RESERVED, find_dataset
     from lockstep_bench.harness.plan import make_plan
     from lockstep_bench.harness.progress import Progress
+    from lockstep_bench.harness.records import blocks_left
 
-    _say_refused(backends)
-    found = find_dataset(dataset, data, say)
-    plan = make_plan(
-        found,
-        backends or [],
-        preset=preset.value,
-        seeds=_numbers("--seeds", seeds),
-        epochs=epochs,
-        train_images=train_images,
-        batch_size=batch_size,
-        slice_steps=slice_steps,
-        threads=_numbers("--threads", threads),
-        replicates=replicates,
-        aa=aa,
-        device=device,
-        profile=profile.value,
-        target=target,
-        turn_timeout=turn_timeout,
-        command=shlex.join(["lockstep", *sys.argv[1:]]),
-    )
+    if resume and out is None:
+        raise UsageError("--resume needs --out, the results folder to go on with")
+    if retry_failed and not resume:
+        raise UsageError("--retry-failed goes with --resume: give both")
+    recorded = resuming.begun(out) if resume and out else None
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+    if recorded and not given - OF_NO_PLAN:
+        found = find_dataset(recorded.dataset.name if recorded.dataset.name in RESERVED else dataset, data, say)
+        plan = resuming.planned_again(recorded, found)
+    else:
+        _say_refused(backends)
+        found = find_dataset(dataset, data, say)
+        plan = make_plan(
+            found,
+            backends or [],
+            preset=preset.value,
+            seeds=_numbers("--seeds", seeds),
+            epochs=epochs,
+            train_images=train_images,
+            batch_size=batch_size,
+            slice_steps=slice_steps,
+            threads=_numbers("--threads", threads),
+            replicates=replicates,
+            aa=aa,
+            device=device,
+            profile=profile.value,
+            target=target,
+            turn_timeout=turn_timeout,
+            command=shlex.join(["lockstep", *sys.argv[1:]]),
+        )
+    if recorded and out:
+        resuming.see_that_it_fits(recorded, plan, out)
+        plan = recorded
     out = out or Path("results") / f"{preset.value}-{datetime.now():%Y%m%d-%H%M%S}"
     interrupted = False
-    with Progress(plan, console) as progress:
+    left = blocks_left(out, plan, retry_failed) if recorded else plan.blocks
+    with Progress(plan.model_copy(update={"blocks": left}), console) as progress:
         try:
-            conduct(plan, found.folder, out, progress.observe)
+            conduct(plan, found.folder, out, progress.observe, resume=resume, retry_failed=retry_failed)
         except KeyboardInterrupt:
             interrupted = True
     runs = _report(out).runs
@@ -232,7 +272,7 @@ def run(
         f"{row.backend} {row.status}" for row in runs[~runs["status"].isin(["ok", "skipped"])].itertuples()
     )
     if interrupted:
-        raise LockstepError(f"interrupted: what was done until then is in {out}")
+        raise LockstepError(f"interrupted: what was done is in {out}; go on with: lockstep run --resume --out {out}")
     if failed:
         raise LockstepError(f"not every run ended ok: {failed}; {out / 'runs.csv'} has every outcome")
 
@@ -274,12 +314,20 @@ def report(
 
     if into is not None and len(folders) > 1:
         raise UsageError("--into takes the results of one folder: give one")
-    each = {folder: _report(folder, [also] if also else []) for folder in folders}
-    if into is not None:
-        write_into(into, each[folders[0]])
-    if out is not None:
+    each, bad = {}, []
+    for folder in folders:
+        try:
+            each[folder] = _report(folder, [also] if also else [])
+        except LockstepError as error:
+            bad.append(str(error))
+    if into is not None and (results := each.get(folders[0])):
+        write_into(into, results)
+    if out is not None and each:
         write_side_by_side(out, each)
         console.print(f"Side by side, they are in {out}", highlight=False)
+    bad += [f"{folder} has damaged files, which were left out" for folder, found in each.items() if found.is_damaged]
+    if bad:
+        raise LockstepError("; ".join(bad))
 
 
 def _report(folder: Path, formats: Sequence[str] = ()) -> "Results":
@@ -377,10 +425,13 @@ def main() -> None:
         app()
     except LockstepError as error:
         fail(str(error), error.exit_code)
-    except OSError as error:  # a full disk, a folder that may not be written
-        if error.filename is None:
-            raise
-        fail(f"{error.filename}: {error.strerror}; give another path, or make room or permission there", 1)
+    except OSError as error:  # a full disk, a folder that may not be written, a terminal that is gone
+        if error.filename is None and error.errno in (EPIPE, EIO):
+            os._exit(1)  # nobody is left to tell, and Python would try to at its end
+        where = error.filename or "the output"
+        fail(f"{where}: {error.strerror}; give another path, or make room or permission there", 1)
+    except KeyboardInterrupt:
+        fail("interrupted", 1)
 
 
 def fail(message: str, exit_code: int) -> NoReturn:

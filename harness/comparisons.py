@@ -65,6 +65,12 @@ RULES: Final = (
         "have its threads sleep when idle, by a variable in its `environment`",
     ),
     Rule(
+        "suspended_seconds",
+        0,
+        "the machine was suspended during one of its turns, after which everything is cold",
+        "run it again, and keep the machine awake",
+    ),
+    Rule(
         "put_off_percent",
         5,
         "the first `weights()` after training took longer than the second by more than 5 % of a slice",
@@ -166,6 +172,7 @@ def _conditions(turns: DataFrame, runs: DataFrame) -> Row:
     return {
         "steal_percent": turns["steal_percent"].mean(),
         "foreign_load": (turns["load_average"] - turns["threads"].astype("float64")).median(),
+        "suspended_seconds": turns["suspended_seconds"].sum(),
         "put_off_percent": 100 * put_off.median(),
     }
 

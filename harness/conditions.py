@@ -18,6 +18,8 @@ SPEED_VARIABLES = re.compile(
     "|TF_(NUM|XLA|ENABLE|CPP|GPU|FORCE|CUDNN)_.*|NPROC|LD_PRELOAD"
 )
 """Names of environment variables that bear on speed."""
+SUSPENDED = 0.5
+"""Seconds that two clocks must have drifted apart: reading one after the other makes them differ by less."""
 BUSY = 0.1
 """A thread has been used if it was busy for this part of the busiest one's CPU time."""
 
@@ -88,11 +90,13 @@ class Watch:
 
     def __init__(self, waiting: Mapping[str, int]) -> None:
         self.waiting = waiting
-        self.times, self.seconds = psutil.cpu_times(), self._seconds()
+        self.times, self.seconds, self.suspended = psutil.cpu_times(), self._seconds(), suspended_seconds()
 
     def conditions(self) -> dict[str, Any]:
-        """The fields of a turn's record: steal since the start, load average, CPU seconds of those who waited."""
+        """The fields of a turn's record: steal, load average, CPU seconds of those who waited, time suspended."""
+        suspended = suspended_seconds() - self.suspended
         return {
+            "suspended_seconds": suspended if suspended > SUSPENDED else 0.0,
             "steal_percent": self._steal_percent(),
             "load_average": os.getloadavg()[0],
             "waiting_seconds": {
@@ -111,6 +115,19 @@ class Watch:
     def _seconds(self) -> dict[str, float]:
         spent = {name: cpu_seconds(process) for name, process in self.waiting.items()}
         return {name: seconds for name, seconds in spent.items() if seconds is not None}
+
+
+def suspended_seconds() -> float:
+    """For how long the machine has been suspended since it was started; 0 where the system does not tell.
+
+    It is the difference of two clocks that nobody can set, of which one stands still meanwhile, and so does the one
+    that training is timed with.
+    """
+    if sys.platform == "linux":
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)
+    if sys.platform == "darwin":
+        return time.clock_gettime(time.CLOCK_MONOTONIC) - time.clock_gettime(time.CLOCK_UPTIME_RAW)
+    return 0.0
 
 
 def cpu_seconds(process: int) -> float | None:

@@ -4,21 +4,26 @@ It imports no framework and, while a worker has its turn, does nothing but wait.
 it reads before and after.
 """
 
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from types import FrameType
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from lockstep_bench.backends import REFERENCE
 from lockstep_bench.harness import environment
 from lockstep_bench.harness.conditions import Watch
-from lockstep_bench.harness.equivalence import allowed_disagreements, disagreements
+from lockstep_bench.harness.data import check_dataset
+from lockstep_bench.harness.equivalence import GATE_WEIGHTS, allowed_disagreements, disagreements
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.records import (
     Block,
@@ -35,20 +40,39 @@ from lockstep_bench.harness.records import (
     StartEvent,
     Status,
     TurnEvent,
+    blocks_left,
+    first_error,
+    locked,
+    plan_path,
+    remove_arrays,
     write_arrays,
     write_plan,
 )
 from lockstep_bench.harness.schedule import Round, epoch_rounds, steps
-from lockstep_bench.harness.worker_process import WorkerFailed, WorkerProcess
+from lockstep_bench.harness.worker_process import WorkerFailed, WorkerProcess, ending
 
 FLOOR = "_floor"
 """The worker that measures what the machine can do at best; no backend can be called that."""
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a run in order: Ctrl-C, a shutdown, a closed terminal."""
+
 Observer = Callable[[Event], None]
+Recorded = TypeVar("Recorded", bound=Event)
 
 
-def conduct(plan: Plan, dataset: Path, out: Path, observe: Observer = lambda _: None, *, extras: bool = True) -> None:
-    """Run every block of a plan into a new results folder.
+def conduct(
+    plan: Plan,
+    dataset: Path,
+    out: Path,
+    observe: Observer = lambda _: None,
+    *,
+    extras: bool = True,
+    caches: Path | None = None,
+    resume: bool = False,
+    retry_failed: bool = False,
+) -> None:
+    """Run every block of a plan into a results folder.
 
     Args:
         plan: what to run.
@@ -56,26 +80,60 @@ def conduct(plan: Plan, dataset: Path, out: Path, observe: Observer = lambda _: 
         out: the results folder; made, or empty.
         observe: is told every event, between turns, after it is on the disk.
         extras: whether to measure at the end what a prediction and a call cost; `lockstep verify` has no use for it.
+        caches: a folder for what workers compile, to be used by others after them; each has an empty one if none.
+        resume: go on with this plan where `out` holds it: blocks that came to their end stay as they are.
+        retry_failed: then run those again in which a backend did not come through.
 
     Raises:
-        UsageError: `out` holds other results.
-        KeyboardInterrupt: after the workers are gone and what was done is recorded.
+        UsageError: `out` holds other results, or another run writes into it.
+        LockstepError: `out` cannot be written, or the dataset is not the plan's; what was complete is kept.
+        KeyboardInterrupt: after SIGINT, SIGTERM or SIGHUP, when the workers are gone and what was done is recorded.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} holds other things already: give another --out, nothing was overwritten")
-    write_plan(out, plan)
-    for block in plan.blocks:
-        with BlockFile(out, block) as file:
+    with locked(out), _ended_in_order():
+        if not (resume and plan_path(out).exists()):
+            if any(path != plan_path(out).with_suffix(".json.partial") for path in out.iterdir()):
+                raise UsageError(
+                    f"{out} holds other things already: give another --out, or go on with its run by --resume; "
+                    "nothing was overwritten"
+                )
+            write_plan(out, plan)
+        for block in blocks_left(out, plan, retry_failed):
+            check_dataset(dataset, plan.dataset.sha256)
+            with BlockFile(out, block) as file:
+                remove_arrays(out, block)
 
-            def emit(event: Event, file: BlockFile = file) -> None:
-                file.append(event)
-                observe(event)
+                def emit(event: Event, file: BlockFile = file) -> None:
+                    file.append(event)
+                    observe(event)
 
-            conductor = BlockConductor(plan, block, dataset, out / "logs" / block.id, emit, extras)
-            try:
-                conductor.run()
-            finally:
-                write_arrays(out, block, conductor.arrays)
+                conductor = BlockConductor(plan, block, dataset, out / "logs" / block.id, emit, extras, caches)
+                try:
+                    conductor.run()
+                finally:
+                    write_arrays(out, block, conductor.arrays)
+                emit(EndEvent(backend=None, status="ok"))
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """Within it, signals that would end this process at once raise KeyboardInterrupt, with the signal's name.
+
+    One that is ignored, as `nohup` has it, stays ignored; and only the main thread can be asked for this.
+    """
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours = (signal.SIG_DFL, signal.default_int_handler)
+    before = {number: signal.signal(number, interrupt) for number in ENDING if signal.getsignal(number) in ours}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class BlockConductor:
@@ -86,9 +144,16 @@ class BlockConductor:
     """
 
     def __init__(
-        self, plan: Plan, block: Block, dataset: Path, logs: Path, emit: Observer, extras: bool = True
+        self,
+        plan: Plan,
+        block: Block,
+        dataset: Path,
+        logs: Path,
+        emit: Observer,
+        extras: bool = True,
+        caches: Path | None = None,
     ) -> None:
-        self.extras = extras
+        self.extras, self.caches = extras, caches
         self.plan, self.block, self.dataset, self.logs, self.emit = plan, block, dataset, logs, emit
         self.arrays: dict[str, NDArray[Any]] = {}
         self.workers: dict[str, WorkerProcess] = {}
@@ -113,17 +178,19 @@ class BlockConductor:
                 for backend in self.plan.backends:
                     self._attempt(backend.name, self._start, backend, processes)
                 self._start_floor(processes)
-                for epoch in range(1, self.plan.problem.epochs + 1):
-                    self._epoch(epoch)
-                self._finish()
-            except KeyboardInterrupt:
+                with tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
+                    self.weights = Path(folder) / "weights.npy"
+                    for epoch in range(1, self.plan.problem.epochs + 1):
+                        self._epoch(epoch)
+                    self._finish()
+            except KeyboardInterrupt as interrupt:
+                reason = f"the run was interrupted by {next(iter(interrupt.args), 'SIGINT')}"
                 for name in list(self.workers):
-                    self._end(name, "interrupted", "the run was interrupted", at_once=True)
-                self.emit(EndEvent(backend=None, status="interrupted", reason="the run was interrupted"))
+                    self._end(name, "interrupted", reason, at_once=True)
+                self.emit(EndEvent(backend=None, status="interrupted", reason=reason))
                 raise
             finally:
                 self._collect_digits()
-        self.emit(EndEvent(backend=None, status="ok"))
 
     def _attempt(self, name: str, turn: Callable[..., None], *arguments: Any) -> None:
         """Give a backend a turn; if its worker fails, that is how it ends."""
@@ -132,6 +199,19 @@ class BlockConductor:
         except WorkerFailed as failure:
             self._end(name, failure.status, failure.reason, at_once=True)
 
+    def _record(self, kind: type[Recorded], **fields: Any) -> Recorded:
+        """An event of what a worker replied, on the disk.
+
+        Raises:
+            WorkerFailed: it is not what a worker can reply.
+        """
+        try:
+            event = kind(**fields)
+        except ValidationError as error:
+            raise WorkerFailed("error", f"what it sent is no {kind.__name__}: {first_error(error)}") from error
+        self.emit(event)
+        return event
+
     def _start(self, backend: PlannedBackend, processes: ExitStack) -> None:
         """Start a worker, have it import its framework and stand at step 0."""
         plan = self.plan
@@ -139,10 +219,10 @@ class BlockConductor:
             self.emit(EndEvent(backend=backend.name, status="skipped", reason=backend.skip))
             return
         worker = self.workers[backend.name] = processes.enter_context(self._process(backend.spec, backend.name))
-        self.emit(StartEvent(backend=backend.name, **worker.start()))
+        self._record(StartEvent, backend=backend.name, **worker.start())
         reply = worker.build(plan.problem, self.block.seed, self.dataset, plan.dataset.train_images, plan.profile)
-        self._agree(f"{reply['initializer']} initial weights", reply["weights_sha256"])
-        self.emit(BuildEvent(backend=backend.name, **reply))
+        built = self._record(BuildEvent, backend=backend.name, **reply)
+        self._agree(f"{built.initializer} initial weights", built.weights_sha256)
 
     def _process(self, spec: str, name: str) -> WorkerProcess:
         return WorkerProcess(
@@ -152,6 +232,7 @@ class BlockConductor:
             threads=self.block.threads,
             log=self.logs / f"{name}.log",
             timeout=self.plan.turn_timeout_seconds,
+            caches=self.caches,
         )
 
     def _start_floor(self, processes: ExitStack) -> None:
@@ -195,17 +276,16 @@ class BlockConductor:
         watch = Watch(others)
         reply = self.workers[name].ask("train", epoch=epoch, start=round_.start, stop=round_.stop)
         reply |= watch.conditions()
-        self.emit(
-            TurnEvent(
-                backend=name,
-                epoch=epoch,
-                round=round_.number,
-                start=round_.start,
-                stop=round_.stop,
-                steps=steps(round_.stop - round_.start, self.plan.problem.batch_size),
-                at_seconds=at,
-                **reply,
-            )
+        self._record(
+            TurnEvent,
+            backend=name,
+            epoch=epoch,
+            round=round_.number,
+            start=round_.start,
+            stop=round_.stop,
+            steps=steps(round_.stop - round_.start, self.plan.problem.batch_size),
+            at_seconds=at,
+            **reply,
         )
 
     def _processes(self) -> Iterator[tuple[str, WorkerProcess]]:
@@ -227,26 +307,35 @@ class BlockConductor:
 
     def _evaluate(self, name: str, epoch: int) -> None:
         """Evaluate, and in the identical profile apply the gate."""
-        reply = self.workers[name].ask("evaluate", epoch=epoch)
-        self._agree(f"images of epoch {epoch}", reply["order_sha256"])
-        digits = np.array(list(reply.pop("digits")), dtype=np.uint8)
+        is_reference = name == self.plan.reference.name
+        is_gated = self.plan.profile == "identical" and (is_reference or self.plan.reference.name in self.workers)
+        reply = self.workers[name].ask(
+            "evaluate", epoch=epoch, weights=str(self.weights) if is_gated else None, write=is_reference
+        )
+        digits = _digits(reply.pop("digits", None), self.plan.dataset.test_images)
+        self._agree(f"images of epoch {epoch}", str(reply.get("order_sha256")))
         self.digits.setdefault(name, []).append(digits)
-        differ = self._gate(name, epoch, digits) if self.plan.profile == "identical" else None
-        self.emit(EvaluationEvent(backend=name, epoch=epoch, disagreements=differ, **reply))
+        reference = self.digits[self.plan.reference.name][-1] if is_gated else None
+        differ = disagreements(digits, reference) if reference is not None else None
+        event = self._record(EvaluationEvent, backend=name, epoch=epoch, disagreements=differ, **reply)
+        if self.plan.profile == "identical":
+            self._gate(event)
 
-    def _gate(self, name: str, epoch: int, digits: NDArray[np.uint8]) -> int | None:
-        """Count what is predicted differently from the reference: a backend that fails goes on, marked from then on."""
-        reference = self.digits.get(self.plan.reference.name, [])
-        differ = disagreements(digits, reference[epoch - 1]) if len(reference) >= epoch else None
-        allowed = allowed_disagreements(len(digits))
-        if differ is None and self.unchecked is None:
-            self.unchecked = f"from epoch {epoch} on not checked: the reference was gone"
-        elif differ is not None and differ > allowed and name not in self.failed_gate:
-            self.failed_gate[name] = (
-                f"after epoch {epoch} it predicted {differ} of {len(digits):,} test images differently from "
-                f"{self.plan.reference.name}; {allowed} are allowed"
+    def _gate(self, event: EvaluationEvent) -> None:
+        """A backend that is not the reference's network goes on, marked from now on."""
+        reference, images = self.plan.reference.name, self.plan.dataset.test_images
+        allowed, differ, apart = allowed_disagreements(images), event.disagreements, event.weights_difference
+        found = ""
+        if differ is None or apart is None:
+            self.unchecked = self.unchecked or f"from epoch {event.epoch} on not checked: the reference was gone"
+        elif differ > allowed:
+            found = (
+                f"it predicted {differ} of {images:,} test images differently from {reference}; {allowed} are allowed"
             )
-        return differ
+        elif apart > GATE_WEIGHTS:
+            found = f"its weights were {apart:.2g} of {reference}'s way from {reference}'s; {GATE_WEIGHTS:g} is allowed"
+        if found:
+            self.failed_gate.setdefault(event.backend, f"after epoch {event.epoch} {found}")
 
     def _finish(self) -> None:
         """Take the reference's final state, measure what would disturb a run, and let every worker go."""
@@ -273,16 +362,28 @@ class BlockConductor:
         limit = self.plan.turn_timeout_seconds / 4
         latency = self.workers[name].ask("latency", limit=limit)
         call = self.workers[name].ask("call", epoch=self.plan.problem.epochs + 1, limit=limit)
-        self.emit(ExtraEvent(backend=name, **latency, **call))
+        self._record(ExtraEvent, backend=name, **latency, **call)
 
     def _end(self, name: str, status: Status, reason: str | None = None, at_once: bool = False) -> None:
         """Record how a backend ended; one that failed the gate is not identical, whatever became of it later."""
         if failed := self.failed_gate.get(name):
             later = "" if status == "ok" else f"; then {status}: {reason}"
             status, reason = "not-identical", failed + later
+        code = worker.close(at_once) if (worker := self.workers.pop(name, None)) else 0
+        if code != 0 and not at_once:
+            reason = "; ".join(filter(None, [reason, f"when all was done, it {ending(code)[1]}"]))
         self.emit(EndEvent(backend=name, status=status, reason=reason))
-        if worker := self.workers.pop(name, None):
-            worker.close(at_once)
 
     def _collect_digits(self) -> None:
         self.arrays.update({f"predicted/{name}": np.stack(epochs) for name, epochs in self.digits.items()})
+
+
+def _digits(text: object, images: int) -> NDArray[np.uint8]:
+    """The predicted digits that a worker sent as a text of them.
+
+    Raises:
+        WorkerFailed: they are not one digit for each image.
+    """
+    if not (isinstance(text, str) and text.isascii() and text.isdigit() and len(text) == images):
+        raise WorkerFailed("error", f"what it sent is no digit for each of the {images:,} test images")
+    return np.array(list(text), dtype=np.uint8)

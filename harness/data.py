@@ -27,6 +27,7 @@ MANIFEST = "manifest.json"
 IMAGE_SCALE = 255  # the largest value of a uint8 pixel
 PUT_ATTEMPTS = 10  # processes that mend one damaged cache at the same time can be in each other's way only so often
 RESERVED = ("auto", "mnist", "digits")
+LONGEST_NAME = 60
 TORCHVISION_ROOTS = ("data", ".", "~/data")  # the roots that PyTorch's examples use
 
 Say = Callable[[str], None]
@@ -105,7 +106,7 @@ def at_hand(name: str, sha256: str) -> Dataset | None:
     """A dataset by its name and hash, if the cache has it or LOCKSTEP_MNIST names it; nothing is downloaded."""
     identities = {identity.name: identity for identity in (MNIST, DIGITS)}
     identity = identities.get(name, Identity(name, sha256, IMAGE_SCALE))
-    if identity.sha256 != sha256 or Path(name).name != name or not re.fullmatch("[0-9a-f]{64}", sha256):
+    if identity.sha256 != sha256 or _safe(name) != name or not re.fullmatch("[0-9a-f]{64}", sha256):
         return None  # a plan may come from a stranger, and these make a path
     if cached := _open_cached(identity, lambda _: None):
         return cached
@@ -134,6 +135,19 @@ def open_dataset(folder: Path) -> Dataset:
         test=Split(test_images, test_labels),
         scale=identity.scale,
     )
+
+
+def check_dataset(folder: Path, sha256: str) -> None:
+    """See that a cache folder holds, byte for byte, the dataset of this hash.
+
+    Raises:
+        LockstepError: it does not; the message says what is wrong with it.
+    """
+    found = open_dataset(folder)
+    if damage := _damage(folder, Identity(found.name, sha256, found.scale)):
+        raise LockstepError(
+            f"the cache {folder} is not what was planned with: {damage}; `lockstep data` makes it again"
+        )
 
 
 def cache_root() -> Path:
@@ -193,11 +207,16 @@ def _find_folder(folder: Path, say: Say) -> Dataset:
         raise UsageError(f"--dataset {folder} is neither auto, mnist, digits nor a folder; name one of these")
     raw = sources.read_idx_folder(folder)
     sha256 = digest(raw)
-    name = "mnist" if sha256 == MNIST.sha256 else folder.resolve().name
+    name = "mnist" if sha256 == MNIST.sha256 else _safe(folder.resolve().name)
     if name.casefold() in RESERVED and sha256 != MNIST.sha256:
         # Its rows and charts would pass for another dataset's.
         raise UsageError(f"the folder {folder} holds other images than its name says; give it a name of its own")
     return _keep(Identity(name, sha256, IMAGE_SCALE), raw, f"the folder {folder}", say)
+
+
+def _safe(name: str) -> str:
+    """A folder's name as a dataset may be called: it becomes part of file names, tables and pages."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:LONGEST_NAME] or "folder"
 
 
 def _keep(identity: Identity, raw: Raw, source: str, say: Say) -> Dataset:

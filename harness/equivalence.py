@@ -15,6 +15,8 @@ Honest reorderings of float32 sums give none; skipping one gradient in 100 gives
 """
 
 
+GATE_WEIGHTS: Final = 0.1
+"""After an epoch, how far the weights may be from the reference's, relative to how far those moved."""
 PRECISION: Final = 3e-4
 """Where every failure is smaller than this it is rounding: a TF32 product is 6e-5 off, a wrong recipe 1e-3 and more."""
 

@@ -97,6 +97,14 @@ def read_learnt(folder: Path, plan: Plan, dataset: Dataset | None) -> Learnt | N
     Raises:
         LockstepError: a file of arrays is damaged, or of another network or dataset.
     """
+    images = len(dataset.test.labels) if dataset else plan.dataset.test_images
+    for what, planned, real in (
+        ("inputs", plan.problem.inputs, SIDE * SIDE),
+        ("classes", plan.problem.classes, CLASSES),
+        ("test images", plan.dataset.test_images, images),
+    ):
+        if planned != real:
+            raise LockstepError(f"plan.json has {planned:,} {what} where there are {real:,}; restore the file")
     for block in plan.blocks:
         arrays = read_arrays(folder, block)
         if not {*shapes(plan)} <= {*arrays}:

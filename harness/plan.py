@@ -1,6 +1,7 @@
 """From what a user asks for to a plan: presets, defaults, and every check that can be made beforehand."""
 
 import math
+import platform
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
@@ -106,6 +107,7 @@ def make_plan(
     head, clean = environment.commit()
     return Plan(
         lockstep=environment.lockstep_version(),
+        python=platform.python_version(),
         commit=head,
         commit_clean=clean,
         command=command,
@@ -180,4 +182,11 @@ def _planned(spec: str, device: str, dtype: Dtype) -> PlannedBackend:
     except BackendNotFoundError as error:
         raise UsageError(str(error)) from error
     skip = why_not(backend, device, dtype)
-    return PlannedBackend(name=backend.name, style=backend.style, spec=spec, versions=backend.versions(), skip=skip)
+    return PlannedBackend(
+        name=backend.name,
+        style=backend.style,
+        spec=spec,
+        versions=backend.versions(),
+        skip=skip,
+        source_sha256=backend.source_sha256(),
+    )

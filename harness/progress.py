@@ -41,7 +41,7 @@ class Row:
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Follows the events of a run; a table on a terminal, plain lines elsewhere."""
+    """Follows the events of a plan's blocks, those that are run; a table on a terminal, plain lines elsewhere."""
 
     def __init__(self, plan: Plan, console: Console) -> None:
         self.plan, self.console = plan, console
@@ -51,6 +51,7 @@ class Progress(AbstractContextManager["Progress"]):
         self.all_steps = len(plan.blocks) * plan.problem.epochs * epoch_steps * running
         self.done_steps = 0
         self.blocks = iter(plan.blocks)
+        self.is_seen = True
         self.training_since: float | None = None
 
     def __enter__(self) -> Self:
@@ -65,7 +66,14 @@ class Progress(AbstractContextManager["Progress"]):
             self.live.stop()
 
     def observe(self, event: Event) -> None:
-        """Take in one event and show what has changed."""
+        """Take in one event and show what has changed, as long as there is somewhere to show it."""
+        if self.is_seen:
+            try:
+                self._observe(event)
+            except OSError:  # the terminal was closed, or who read the output has gone: the run goes on
+                self.is_seen = False
+
+    def _observe(self, event: Event) -> None:
         match event:
             case MachineEvent():
                 self.block = describe(next(self.blocks), self.plan)

@@ -1,25 +1,46 @@
 """The raw records of a run: its plan, and per block one JSON line per event and one file of arrays.
 
 A results folder holds `plan.json`, `blocks/<block id>.jsonl` and `blocks/<block id>.npz`; everything else in it is
-derived from these. Raw files are only ever appended to. Reading them checks every field: a record may come from another
-machine.
+derived from these. A block's events are only ever appended to: one that was interrupted and is run again begins once
+more below, with a machine event, and what was above does not count. Reading checks every field, for a record may come
+from a stranger: it is data and nothing else, its names are names, its numbers are numbers that there can be, and no
+path in it is followed.
 """
 
+import fcntl
 import os
-import zlib
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self, TextIO
-from zipfile import BadZipFile
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from lockstep_bench.backends import NAME
 from lockstep_bench.backends.base import Style
-from lockstep_bench.harness.errors import LockstepError
+from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.problem import EpsilonPlacement, Initializer, Problem, Profile
 
 Status = Literal["ok", "not-identical", "diverged", "error", "timeout", "killed", "interrupted", "skipped"]
+
+Name = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
+"""Of a backend, a block, a dataset: names become names of files, cells of tables and parts of a page."""
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Number = Annotated[float, Field(ge=-1e15, le=1e15)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+Positive = Annotated[float, Field(gt=0, le=1e15)]
+"""Something that took no time at all was not measured."""
+Percent = Annotated[float, Field(ge=0, le=100)]
+
+PARTIAL_PLAN = "plan.json.partial"
+PLAN_BYTES = 16 << 20
+LINE_BYTES = 2 << 20
+BLOCK_BYTES = 1 << 30
+ARRAYS_BYTES = 1 << 30
+"""The most that is read of each: a hundred times what the largest run writes."""
 
 
 class Record(BaseModel):
@@ -29,22 +50,26 @@ class Record(BaseModel):
 
 
 class PlannedBackend(Record):
-    """A backend as the plan resolved it; `spec` is what loads it again, `skip` why it cannot run here."""
+    """A backend as the plan resolved it; `spec` is what loaded it, `skip` why it cannot run here.
 
-    name: str
+    `source_sha256` is of the adapter's own code. Plans from before runs could be resumed lack it.
+    """
+
+    name: Name
     style: Style
     spec: str
     versions: dict[str, str]
     skip: str | None = None
+    source_sha256: str | None = None
 
 
 class PlannedDataset(Record):
     """The dataset as resolved: how much of it is used, and the hash of all of it."""
 
-    name: str
+    name: Name
     sha256: str
-    train_images: int
-    test_images: int
+    train_images: Annotated[int, Field(ge=1, le=2**31)]
+    test_images: Annotated[int, Field(ge=1, le=2**31)]
 
 
 class Block(Record):
@@ -53,17 +78,18 @@ class Block(Record):
     `replicate` (1, 2, ...) tells blocks apart that do the same in processes of their own.
     """
 
-    id: str
-    seed: int
-    threads: int
-    replicate: int = 1
+    id: Name
+    seed: Count
+    threads: Annotated[int, Field(ge=1, le=2**16)]
+    replicate: Annotated[int, Field(ge=1, le=2**16)] = 1
 
 
 class Plan(Record):
-    """What was asked for, as resolved when the run began."""
+    """What was asked for, as resolved when the run began; plans from before runs could be resumed lack `python`."""
 
     format: Literal[2] = 2
     lockstep: str
+    python: str | None = None
     commit: str | None
     commit_clean: bool | None
     command: str
@@ -71,13 +97,27 @@ class Plan(Record):
     profile: Profile = "identical"
     problem: Problem
     dataset: PlannedDataset
-    backends: list[PlannedBackend]
-    blocks: list[Block]
+    backends: Annotated[list[PlannedBackend], Field(min_length=1, max_length=1000)]
+    blocks: Annotated[list[Block], Field(min_length=1, max_length=100_000)]
     device: str
-    slice_steps: int
-    turn_timeout_seconds: float
-    target_error_percent: float
+    slice_steps: Annotated[int, Field(ge=1, le=2**31)]
+    turn_timeout_seconds: Positive
+    target_error_percent: Number
     machine: str
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> Self:
+        for what in ([backend.name for backend in self.backends], [block.id for block in self.blocks]):
+            if twice := next((name for name in what if what.count(name) > 1), None):
+                raise ValueError(f"{twice} is in it twice")
+        return self
+
+    @model_validator(mode="after")
+    def _no_larger_than_a_run_can_be(self) -> Self:
+        for name in ("inputs", "hidden", "classes", "batch_size", "epochs"):
+            if getattr(self.problem, name) > 2**31:
+                raise ValueError(f"the problem's {name} is more than {2**31:,}")
+        return self
 
     @property
     def reference(self) -> PlannedBackend:
@@ -111,12 +151,12 @@ class StartEvent(Record):
     """
 
     event: Literal["start"] = "start"
-    backend: str
-    start_seconds: float
-    import_seconds: float
+    backend: Name
+    start_seconds: Seconds
+    import_seconds: Seconds
     versions: dict[str, str]
     source_sha256: str | None = None
-    memory_bytes: int
+    memory_bytes: Count
 
 
 class BuildEvent(Record):
@@ -129,16 +169,16 @@ class BuildEvent(Record):
     """
 
     event: Literal["build"] = "build"
-    backend: str
-    build_seconds: float
+    backend: Name
+    build_seconds: Seconds
     weights_sha256: str
-    memory_bytes: int
+    memory_bytes: Count
     pools: list[dict[str, Any]]
     variables: dict[str, str]
     initializer: Initializer = "glorot-uniform"
-    epsilon: float = 1e-7
+    epsilon: Number = 1e-7
     epsilon_placement: EpsilonPlacement = "uncorrected"
-    l2: float = 0.0
+    l2: Number = 0.0
 
 
 class TurnEvent(Record):
@@ -146,34 +186,42 @@ class TurnEvent(Record):
 
     Conditions of the turn: the worker's CPU seconds and involuntary context switches within `train_seconds`; around
     it, as the conductor sees it, the part of the machine's CPU time that its host took (none where the system knows of
-    no host), the load average of the last minute, and the CPU seconds of every waiting worker.
+    no host), the load average of the last minute, the CPU seconds of every waiting worker, and for how long the machine
+    was suspended, which `train_seconds` does not count.
     """
 
     event: Literal["turn"] = "turn"
-    backend: str
-    epoch: int
-    round: int
-    start: int
-    stop: int
-    steps: int
-    at_seconds: float
-    train_seconds: float
-    train_loss: float
-    cpu_seconds: float
-    involuntary_switches: int
-    steal_percent: float | None
-    load_average: float
-    waiting_seconds: dict[str, float]
+    backend: Name
+    epoch: Count
+    round: Count
+    start: Count
+    stop: Count
+    steps: Annotated[int, Field(ge=1, le=2**31)]
+    at_seconds: Seconds
+    train_seconds: Positive
+    train_loss: Number
+    cpu_seconds: Seconds
+    involuntary_switches: Count
+    steal_percent: Number | None
+    load_average: Seconds
+    waiting_seconds: dict[str, Number]
+    suspended_seconds: Seconds = 0.0
+
+    @model_validator(mode="after")
+    def _has_images(self) -> Self:
+        if self.stop <= self.start:
+            raise ValueError("stop must be more than start")
+        return self
 
 
 class FloorEvent(Record):
     """What the machine can do at best, measured in a turn of its own: `floor.measure`."""
 
     event: Literal["floor"] = "floor"
-    round: int
-    at_seconds: float
-    flops_per_second: float
-    bytes_per_second: float
+    round: Count
+    at_seconds: Seconds
+    flops_per_second: Positive
+    bytes_per_second: Positive
 
 
 class EvaluationEvent(Record):
@@ -182,24 +230,26 @@ class EvaluationEvent(Record):
     `weights_seconds` are those of the first and of a second call of `weights()` after the epoch's training: a first
     call that is much slower waited for work that was put off. `threads_used` counts the threads of the process that
     have been busy since `build`, `affinity` the CPUs that it may use; `peak_bytes` is the most it ever held resident.
-    `disagreements` counts the test images predicted differently from the reference; none where there was no reference
-    left, and in the native profile, where nobody is meant to agree.
+    `disagreements` counts the test images predicted differently from the reference, and `weights_difference` is how far
+    the weights are from the reference's, relative to how far those moved; none where there was no reference left, and
+    in the native profile, where nobody is meant to agree. Earlier records lack the latter.
     """
 
     event: Literal["evaluation"] = "evaluation"
-    backend: str
-    epoch: int
-    weights_seconds: tuple[float, float]
-    predict_seconds: float
-    evaluate_seconds: float
-    train_error_percent: float
-    test_loss: float
-    test_error_percent: float
+    backend: Name
+    epoch: Count
+    weights_seconds: tuple[Seconds, Seconds]
+    predict_seconds: Positive
+    evaluate_seconds: Seconds
+    train_error_percent: Percent
+    test_loss: Number
+    test_error_percent: Percent
     order_sha256: str
-    threads_used: int
-    affinity: list[int]
-    peak_bytes: int
-    disagreements: int | None
+    threads_used: Count
+    affinity: list[Count]
+    peak_bytes: Count
+    disagreements: Count | None
+    weights_difference: Number | None = None
 
 
 class ExtraEvent(Record):
@@ -210,16 +260,16 @@ class ExtraEvent(Record):
     """
 
     event: Literal["extra"] = "extra"
-    backend: str
-    latency_seconds: list[float]
-    call_seconds: float | None
+    backend: Name
+    latency_seconds: list[Seconds]
+    call_seconds: Number | None
 
 
 class EndEvent(Record):
-    """What became of a backend; with no backend, the last line of a block."""
+    """What became of a backend; with no backend, the last line of a block or of an interrupted attempt at it."""
 
     event: Literal["end"] = "end"
-    backend: str | None
+    backend: Name | None
     status: Status
     reason: str | None = None
 
@@ -228,18 +278,65 @@ Event = MachineEvent | StartEvent | BuildEvent | TurnEvent | FloorEvent | Evalua
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a results folder, made if need be, for one run; when its process ends, however it does, the system lets go.
+
+    Raises:
+        UsageError: it is no folder, or another run holds it.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is a file: give another --out, nothing was overwritten")
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise UsageError(f"another run is writing into {folder}: wait for its end, or give another --out") from error
+    finally:
+        os.close(descriptor)
+
+
 class BlockFile:
-    """The raw file of one block, open for appending; a line is on the disk before the next turn begins."""
+    """The raw file of one block, open for appending; a line is on the disk before the next turn begins.
+
+    What it holds of an attempt that did not come to its end is marked as interrupted, and stays.
+
+    Raises:
+        LockstepError: it cannot be written, or holds what is no event; the message names it.
+    """
 
     def __init__(self, folder: Path, block: Block) -> None:
-        (folder / "blocks").mkdir(parents=True, exist_ok=True)
-        self.file: TextIO = block_path(folder, block, "jsonl").open("x", encoding="utf-8")
+        self.path = block_path(folder, block, "jsonl")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        before = read_block(folder, block)
+        self.file = self.path.open("ab", buffering=0)
+        if before.cut:
+            os.truncate(self.path, self.path.read_bytes().rfind(b"\n") + 1)  # half a line says nothing
+        if before.cut and before.events:
+            self.append(EndEvent(backend=None, status="interrupted", reason="the run ended before its block did"))
 
     def append(self, event: Event) -> None:
-        """Write one event, flushed and fsynced."""
-        self.file.write(event.model_dump_json() + "\n")
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        """Write one event whole, and see it onto the disk."""
+        line = event.model_dump_json().encode() + b"\n"
+        size = os.fstat(self.file.fileno()).st_size
+        try:
+            while line:
+                line = line[self.file.write(line) :]
+            os.fsync(self.file.fileno())
+            there = self.path.stat().st_ino == os.fstat(self.file.fileno()).st_ino
+        except FileNotFoundError:
+            there = False
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self.file.fileno(), size)
+            raise LockstepError(
+                f"{self.path} cannot be written: {error.strerror}; make room, then go on with --resume: "
+                "what was complete is kept"
+            ) from error
+        if not there:
+            raise LockstepError(f"{self.path} was removed or replaced while the run wrote it: begin with another --out")
 
     def __enter__(self) -> Self:
         return self
@@ -253,15 +350,26 @@ def block_path(folder: Path, block: Block, suffix: Literal["jsonl", "npz"]) -> P
     return folder / "blocks" / f"{block.id}.{suffix}"
 
 
+def plan_path(folder: Path) -> Path:
+    """Where a results folder's plan lies."""
+    return folder / "plan.json"
+
+
 def write_plan(folder: Path, plan: Plan) -> None:
-    """Begin a results folder with its plan.
+    """Begin a results folder with its plan, which appears whole or not at all.
 
     Raises:
         FileExistsError: it holds a plan already.
     """
+    path = plan_path(folder)
+    if path.exists():
+        raise FileExistsError(f"{path} is there already")
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "plan.json").open("x", encoding="utf-8") as file:
+    with (folder / PARTIAL_PLAN).open("w", encoding="utf-8") as file:
         file.write(plan.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    (folder / PARTIAL_PLAN).replace(path)
 
 
 def read_plan(folder: Path) -> Plan:
@@ -270,20 +378,48 @@ def read_plan(folder: Path) -> Plan:
     Raises:
         LockstepError: there is none, or it is not a plan; the message says where.
     """
-    path = folder / "plan.json"
+    path = plan_path(folder)
     if not path.is_file():
         raise LockstepError(f"{folder} holds no results: plan.json is missing; give a folder that `lockstep run` wrote")
     try:
-        return Plan.model_validate_json(path.read_bytes())
+        return Plan.model_validate_json(_at_most(path, PLAN_BYTES))
     except ValidationError as error:
         raise LockstepError(f"{path} is not a plan: {first_error(error)}; restore it from where it came") from error
 
 
+def _at_most(path: Path, limit: int) -> bytes:
+    """The content of a file that must not be larger than that."""
+    with path.open("rb") as file:
+        # At most what is there: Python sets aside as much memory as it is asked to read.
+        content = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1)
+    if len(content) > limit:
+        raise LockstepError(f"{path} has more than the {limit:,} bytes that are read; restore the file")
+    return content
+
+
 class Recorded(NamedTuple):
-    """What a block's raw file holds; `cut` says what of it is missing at the end, and is empty if nothing is."""
+    """What a block's raw file holds.
+
+    Attributes:
+        events: of the last attempt at the block.
+        cut: what of it is missing at the end; empty if nothing is.
+        before: how many attempts there were before, which do not count.
+    """
 
     events: list[Event]
-    cut: str
+    cut: str = ""
+    before: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether the block came to its end."""
+        return bool(self.events) and key(self.events[-1]) == BLOCK_END and self.events[-1].status == "ok"
+
+    @property
+    def failed(self) -> bool:
+        """Whether a backend did not come through."""
+        ends = (event.status for event in self.events if isinstance(event, EndEvent))
+        return any(status not in ("ok", "skipped") for status in ends)
 
 
 def read_block(folder: Path, block: Block) -> Recorded:
@@ -292,22 +428,54 @@ def read_block(folder: Path, block: Block) -> Recorded:
     A crash in mid-write, or a copy that broke off, leaves a file that ends anywhere: what was complete before counts.
 
     Raises:
-        LockstepError: a line before the last is not an event; the message names file and line.
+        LockstepError: a line before the last is not an event, or not one that can come there; the message names file
+            and line.
     """
     path = block_path(folder, block, "jsonl")
     if not path.is_file():
-        return Recorded([], "")
-    *lines, unfinished = path.read_bytes().split(b"\n")
-    events = [_event(path, number, line) for number, line in enumerate(lines, start=1)]
+        return Recorded([])
+    *lines, unfinished = _at_most(path, BLOCK_BYTES).split(b"\n")
+    attempts: list[list[Event]] = []
+    seen: set[tuple[object, ...]] = set()
+    for number, line in enumerate(lines, start=1):
+        event = _event(path, number, line)
+        if isinstance(event, MachineEvent) or not attempts:
+            attempts.append([])
+            seen.clear()
+        if not seen.isdisjoint({key(event), BLOCK_END}):
+            raise LockstepError(f"{path}, line {number}, is an event that cannot come there; restore the file")
+        seen.add(key(event))
+        attempts[-1].append(event)
+    cut = ""
     if unfinished:
-        return Recorded(events, f"{path.name} breaks off in line {len(lines) + 1}, which was left out")
-    if not (events and isinstance(events[-1], EndEvent) and events[-1].backend is None):
-        return Recorded(events, f"{path.name} stops after {len(lines)} lines, before the end of its block")
-    return Recorded(events, "")
+        cut = f"{path.name} breaks off in line {len(lines) + 1}, which was left out"
+    elif BLOCK_END not in seen:
+        cut = f"{path.name} stops after {len(lines)} lines, before the end of its block"
+    return Recorded(attempts[-1] if attempts else [], cut, before=max(len(attempts) - 1, 0))
+
+
+def blocks_left(folder: Path, plan: Plan, retry_failed: bool = False) -> list[Block]:
+    """The blocks of a plan that did not come to their end, and those in which a backend failed if they are wanted too.
+
+    Raises:
+        LockstepError: as `read_block`.
+    """
+    each = [(block, read_block(folder, block)) for block in plan.blocks]
+    return [block for block, found in each if not found.complete or (retry_failed and found.failed)]
+
+
+BLOCK_END = ("end", None, 0)
+
+
+def key(event: Event) -> tuple[object, ...]:
+    """What there can be only one of in an attempt at a block."""
+    return event.event, getattr(event, "backend", ""), getattr(event, "round", getattr(event, "epoch", 0))
 
 
 def _event(path: Path, number: int, line: bytes) -> Event:
     try:
+        if len(line) > LINE_BYTES:
+            raise LockstepError(f"{path}, line {number}, has more than {LINE_BYTES:,} bytes; restore the file")
         return EVENT.validate_json(line)
     except ValidationError as error:
         raise LockstepError(
@@ -326,11 +494,29 @@ def write_arrays(folder: Path, block: Block, arrays: dict[str, NDArray[Any]]) ->
 
     Predicted digits, uint8 (epochs, test images), as `predicted/<backend>`; of the reference its final `probabilities`
     and `weights/<name>`.
+
+    Raises:
+        LockstepError: they cannot be written; the message names the file.
     """
     path = block_path(folder, block, "npz")
     partial = path.with_suffix(".partial.npz")
-    np.savez_compressed(partial, allow_pickle=False, **arrays)
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise LockstepError(
+            f"{path} cannot be written: {error.strerror}; make room, then go on with --resume"
+        ) from error
+
+
+def remove_arrays(folder: Path, block: Block) -> None:
+    """Remove a block's arrays, before it is run again: those of one attempt must not stand beside another's events."""
+    block_path(folder, block, "npz").unlink(missing_ok=True)
 
 
 def read_arrays(folder: Path, block: Block) -> dict[str, NDArray[Any]]:
@@ -343,7 +529,14 @@ def read_arrays(folder: Path, block: Block) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         return {}
     try:
+        with zipfile.ZipFile(path) as archive:
+            claimed = sum(member.file_size for member in archive.infolist())
+        if claimed > ARRAYS_BYTES:
+            raise ValueError(f"it unpacks to {claimed:,} bytes, and at most {ARRAYS_BYTES:,} are read")
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, RuntimeError, MemoryError, BadZipFile, zlib.error) as error:
+            found = {name: arrays[name] for name in arrays.files}
+        if other := next((name for name, array in found.items() if not isinstance(array, np.ndarray)), None):
+            raise ValueError(f"{other} is no array")  # NumPy gives such a member as it is, in bytes
+        return found
+    except Exception as error:  # whatever NumPy and zipfile raise of what is no good archive
         raise LockstepError(f"{path.name} cannot be read: {error}; restore the file") from error

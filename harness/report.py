@@ -19,8 +19,10 @@ def write_report(folder: Path, formats: Sequence[str] = FORMATS) -> Results:
     needs them is left out.
 
     Raises:
-        LockstepError: the folder holds no results, or a raw file is damaged.
+        LockstepError: the folder holds no results, or a link.
     """
+    if link := next((path for path in folder.rglob("*") if path.is_symlink()), None):
+        raise LockstepError(f"{link} is a link, which could lead a report's files anywhere: remove it")
     results = write_tables(folder)
     try:
         dataset = at_hand(results.plan.dataset.name, results.plan.dataset.sha256)
@@ -29,7 +31,7 @@ def write_report(folder: Path, formats: Sequence[str] = FORMATS) -> Results:
     try:
         learnt = read_learnt(folder, results.plan, dataset)
     except LockstepError as error:
-        learnt, results = None, results._replace(cut=(*results.cut, str(error)))
+        learnt, results = None, results._replace(cut=(*results.cut, str(error)), is_damaged=True)
     write_summary(folder, results)
     write_latex(folder, results)
     write_charts(folder, results, learnt, formats)

@@ -16,6 +16,10 @@ from lockstep_bench.harness.statistics import outliers
 Some = TypeVar("Some", bound=Event)
 Row = dict[str, Any]
 
+LEAST_FLOOR_MULTIPLE = 0.5
+"""Below it the steps cannot have been made; even arithmetic that leaves out the pixels that are 0 comes to 1.6."""
+NOTHING_SECONDS = 0.02
+"""A first call of `weights()` may cost this much more than a second one without any work that was put off."""
 FEWEST_FOR_P99 = 200
 """Calls below which a 99th percentile would be little more than the slowest call."""
 
@@ -48,8 +52,11 @@ class Run(NamedTuple):
         return [event for event in self.events if isinstance(event, kind)]
 
 
-def runs_of(plan: Plan, block: records.Block, events: Sequence[Event]) -> Iterator[Run]:
-    """A block's runs in the plan's order; a block that was run elsewhere names that machine."""
+def runs_of(plan: Plan, block: records.Block, events: Sequence[Event], damage: str = "") -> Iterator[Run]:
+    """A block's runs in the plan's order; a block that was run elsewhere names that machine.
+
+    `damage` says why there are no events of a block that was run.
+    """
     began = next((event for event in events if isinstance(event, records.MachineEvent)), None)
     machine, python = (began.machine, str(began.details.get("python", ""))) if began else (plan.machine, "")
     floors = {
@@ -60,7 +67,9 @@ def runs_of(plan: Plan, block: records.Block, events: Sequence[Event]) -> Iterat
     turns = [event for event in events if isinstance(event, TurnEvent)]
     for planned in plan.backends:
         own = [event for event in events if getattr(event, "backend", None) == planned.name]
-        status, reason = _outcome(planned, events, own)
+        status, reason = ("error", damage) if damage else _outcome(planned, events, own)
+        if status == "ok" and (hidden := _hidden_work(own, floors)):
+            status, reason = "not-identical", hidden
         who = {"backend": planned.name, "style": planned.style, "seed": block.seed, "replicate": block.replicate}
         where = {"machine": machine, "dataset": plan.dataset.name, "threads": block.threads, "device": plan.device}
         identity = {**who, "status": status, **where, "profile": plan.profile, "block": block.id}
@@ -93,6 +102,31 @@ def _outcome(planned: PlannedBackend, events: Sequence[Event], own: Sequence[Eve
         return "skipped", "the run ended before this block"
     ends = [event.reason for event in events if isinstance(event, records.EndEvent) and event.backend is None]
     return "interrupted", next(filter(None, ends), "the records stop before its end")
+
+
+def _hidden_work(own: Sequence[Event], floors: Mapping[int, float]) -> str:
+    """Why what was timed cannot have been all of the training; empty where nothing speaks against it."""
+    turns = [event for event in own if isinstance(event, TurnEvent)]
+    multiples = [_step(turn) / floors[turn.round] for turn in turns if turn.round in floors]
+    if multiples and median(multiples) < LEAST_FLOOR_MULTIPLE:
+        return (
+            f"its steps took {median(multiples):.2g} times the dense floor, the least that they can take: they were "
+            "not made, or not on the clock"
+        )
+    trained: dict[int, float] = {}
+    for turn in turns:
+        trained[turn.epoch] = trained.get(turn.epoch, 0.0) + turn.train_seconds
+    late = [
+        (event.weights_seconds[0] - event.weights_seconds[1], trained[event.epoch])
+        for event in own
+        if isinstance(event, EvaluationEvent) and event.epoch in trained
+    ]
+    if late and all(waited > max(training, NOTHING_SECONDS) for waited, training in late):
+        waited, training = (median(seconds) for seconds in zip(*late, strict=True))
+        return (
+            f"its first `weights()` took {waited / training:.2g} times as long as the training before: that was put off"
+        )
+    return ""
 
 
 def turn_rows(run: Run) -> Iterator[Row]:

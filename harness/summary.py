@@ -302,4 +302,5 @@ def conditions(results: Results) -> Iterator[str]:
         yield f"{backend}: {each(versions) or 'no version recorded'}"
     changes = " with uncommitted changes" if plan.commit_clean is False else ""
     yield f"lockstep {plan.lockstep}" + (f", commit {plan.commit}{changes}" if plan.commit else "")
+    yield from results.again
     yield f"command: `{plan.command}`"

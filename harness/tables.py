@@ -11,9 +11,10 @@ from pandas import DataFrame, Series
 
 from lockstep_bench.harness import records
 from lockstep_bench.harness.comparisons import CONDITIONS, ratio_rows, summary_rows
+from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.problem import Defaults
 from lockstep_bench.harness.records import Plan
-from lockstep_bench.harness.runs import epoch_rows, run_row, runs_of, turn_rows
+from lockstep_bench.harness.runs import Run, epoch_rows, run_row, runs_of, turn_rows
 
 COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "runs": (
@@ -30,11 +31,13 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "epochs": (
         *("backend", "style", "seed", "epoch", "status", *CONDITIONS, "block", "replicate", "train_seconds"),
         *("train_loss", "train_error_percent", "test_loss", "test_error_percent", "disagreements", "predict_seconds"),
+        "weights_difference",
     ),
     "turns": (
         *("backend", "style", "seed", "epoch", "status", *CONDITIONS, "block", "replicate", "round", "start", "stop"),
         *("steps", "at_seconds", "train_seconds", "microseconds_per_step", "outlier", "floor_microseconds_per_step"),
         *("train_loss", "cpu_per_second", "involuntary_switches", "steal_percent", "load_average", "waiting_seconds"),
+        "suspended_seconds",
     ),
     "summary": (
         *("backend", "style", "status", *CONDITIONS, "runs", "runs_ok", "rank", "microseconds_per_step"),
@@ -46,7 +49,7 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
         *("epochs_to_target", "train_seconds_to_target", "predict_images_per_second", "latency_milliseconds"),
         *("call_milliseconds", "call_percent", "memory_peak_bytes", "outliers", "spread_percent", "steal_percent"),
         "foreign_load",
-        *("waiting_percent", "put_off_percent", "unstable"),
+        *("waiting_percent", "suspended_seconds", "put_off_percent", "unstable"),
     ),
     "ratios": (
         *("backend", "other", *CONDITIONS, "rounds", "ratio", "ratio_low", "ratio_high", "order_low", "order_high"),
@@ -71,6 +74,8 @@ DECIMALS: Final = {
     **dict.fromkeys(("microseconds_per_step_low", "microseconds_per_step_high"), 1),
     **dict.fromkeys(("epochs_to_target", "predict_images_per_second"), 1),
     **dict.fromkeys(("epsilon", "l2"), 12),
+    **dict.fromkeys(("weights_difference",), 8),
+    **dict.fromkeys(("suspended_seconds",), 1),
 }
 """Decimals that a column is rounded to in CSV files: every column of measured numbers has an entry."""
 WHOLE: Final = (
@@ -81,6 +86,8 @@ WHOLE: Final = (
 """Columns of whole numbers, some of them missing; a column in neither set holds text."""
 
 
+FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""How a text begins that a spreadsheet takes for a formula."""
 NOT_IDENTICAL: Final = (
     "The networks are not identical: each backend has its framework's own initial weights, epsilon and L2 penalty."
 )
@@ -90,7 +97,8 @@ NOT_IDENTICAL: Final = (
 class Results(NamedTuple):
     """A results folder as tables, unrounded; `results/README.md` says what every column means.
 
-    `cut` says which raw files end before their time: what was complete before is in the tables.
+    `cut` says which raw files end before their time: what was complete before is in the tables. It names those that are
+    damaged too, then `is_damaged`: what such a file holds is in no table. `again` says which blocks were run again.
     """
 
     plan: Plan
@@ -100,6 +108,8 @@ class Results(NamedTuple):
     summary: DataFrame
     ratios: DataFrame
     cut: tuple[str, ...] = ()
+    is_damaged: bool = False
+    again: tuple[str, ...] = ()
 
     @property
     def tables(self) -> tuple[DataFrame, ...]:
@@ -111,18 +121,31 @@ def load(folder: Path | str) -> Results:
     """Derive all tables from the raw records of a results folder.
 
     Raises:
-        LockstepError: the folder holds no plan, or a raw file is damaged; the message says which and where.
+        LockstepError: the folder holds no plan.
     """
     plan = records.read_plan(Path(folder))
-    recorded = [(block, records.read_block(Path(folder), block)) for block in plan.blocks]
-    each_run = [run for block, found in recorded for run in runs_of(plan, block, found.events)]
-    cut = tuple(found.cut for _, found in recorded if found.cut)
+    each_run: list[Run] = []
+    cut: list[str] = []
+    again: list[str] = []
+    is_damaged = False
+    for block in plan.blocks:
+        recorded, damage = records.Recorded([]), ""
+        try:
+            recorded = records.read_block(Path(folder), block)
+        except LockstepError as error:  # the others are as good as before
+            damage = str(error).replace(f"{folder}/", "")
+        each_run += runs_of(plan, block, recorded.events, damage)
+        cut += filter(None, [recorded.cut, damage])
+        is_damaged |= bool(damage)
+        if recorded.before:
+            times = f"{recorded.before} attempt{'s' if recorded.before > 1 else ''}"
+            again.append(f"{block.id} was run again: {times} before, in the raw file above the last, count for nothing")
     runs = _table("runs", map(run_row, each_run))
     epochs = _table("epochs", (row for run in each_run for row in epoch_rows(run)))
     turns = _table("turns", (row for run in each_run for row in turn_rows(run)))
     ratios = _table("ratios", ratio_rows(plan, turns))
     summary = _table("summary", summary_rows(plan, runs, turns, ratios))
-    return Results(plan, runs, epochs, turns, summary, ratios, cut)
+    return Results(plan, runs, epochs, turns, summary, ratios, tuple(cut), is_damaged, tuple(again))
 
 
 def write_tables(folder: Path) -> Results:
@@ -138,8 +161,20 @@ def write_tables(folder: Path) -> Results:
 
 
 def write_table(folder: Path, name: str, table: DataFrame) -> None:
-    """Write one of them, rounded."""
-    table.round(DECIMALS).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
+    """Write one of them, rounded; no text in it is one that a spreadsheet would run."""
+    texts = table.select_dtypes("object").columns
+    safe = table.assign(**{column: table[column].map(_no_formula) for column in texts})
+    safe.round(DECIMALS).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
+
+
+def _no_formula(cell: object) -> object:
+    """A text that a spreadsheet would take for a formula, with an apostrophe before it (OWASP, CSV injection).
+
+    A carriage return would be written bare, and begin a row for a spreadsheet: it becomes a space.
+    """
+    if not isinstance(cell, str):
+        return cell
+    return f"{chr(39) if cell.startswith(FORMULA) else ''}{cell}".replace("\r", " ")
 
 
 class Part(NamedTuple):

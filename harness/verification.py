@@ -115,16 +115,22 @@ class Verifier:
         dataset: its first images are trained on, its test images predicted.
         dtype: the arithmetic of the backends; the oracle's is float64.
         threads: how many CPU threads every worker uses; all there are if none.
+        caches: a folder for what workers compile, each for those after it; one for this verifier if none.
 
     Raises:
         UsageError: the dataset is too small.
         LockstepError: the oracle's worker failed.
     """
 
-    def __init__(self, dataset: Dataset, dtype: Dtype = "float32", threads: int | None = None) -> None:
+    def __init__(
+        self, dataset: Dataset, dtype: Dtype = "float32", threads: int | None = None, caches: Path | None = None
+    ) -> None:
         if len(dataset.train.labels) < IMAGES:
             raise UsageError(f"{dataset.name} has fewer than the {IMAGES} training images that verifying takes")
         self.dataset, self.dtype, self.threads = dataset, dtype, threads or available_cpus()
+        # No start-up is timed here, so what one worker compiles is there for the next.
+        self._own_caches = tempfile.TemporaryDirectory(prefix="lockstep-", ignore_cleanup_errors=True)
+        self.caches = caches or Path(self._own_caches.name)
         try:
             self.oracle = self._train(REFERENCE, Problem(dtype="float64"))
         except WorkerFailed as failed:
@@ -192,7 +198,7 @@ class Verifier:
                 ends[event.backend] = event
 
         with tempfile.TemporaryDirectory() as folder:
-            conduct(plan, self.dataset.folder, Path(folder, "run"), observe, extras=False)
+            conduct(plan, self.dataset.folder, Path(folder, "run"), observe, extras=False, caches=self.caches)
             end = ends[backend.name]
             status, reason = end.status, end.reason
             if status not in ("ok", "not-identical"):
@@ -234,7 +240,13 @@ class Verifier:
             log = Path(folder, "log")
             try:
                 with WorkerProcess(
-                    spec, dtype=dtype, device="cpu", threads=self.threads, log=log, timeout=TURN_TIMEOUT_SECONDS
+                    spec,
+                    dtype=dtype,
+                    device="cpu",
+                    threads=self.threads,
+                    log=log,
+                    timeout=TURN_TIMEOUT_SECONDS,
+                    caches=self.caches,
                 ) as worker:
                     worker.start()
                     yield worker

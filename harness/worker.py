@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
-from resource import RUSAGE_SELF, getrusage
+from resource import RLIM_INFINITY, RLIMIT_FSIZE, RUSAGE_SELF, getrlimit, getrusage, setrlimit
 from statistics import median
 from time import perf_counter, process_time, sleep
 from typing import Any
@@ -24,6 +24,7 @@ import numpy as np
 from lockstep_bench.backends import load
 from lockstep_bench.harness import conditions
 from lockstep_bench.harness.data import open_dataset
+from lockstep_bench.harness.equivalence import relative
 from lockstep_bench.harness.floor import Floor
 from lockstep_bench.harness.metrics import DivergedError, score
 from lockstep_bench.harness.problem import Defaults, IntArray, Problem, Profile, digest, epoch_order, initial_weights
@@ -34,6 +35,8 @@ LATENCY_CALLS, LATENCY_WARMUP = 200, 10
 """Single predictions that are timed, after some that are not."""
 CALL_STEPS, CALL_SLICE, CALL_REPEATS = 100, 10, 2
 """The cost of a call is told from so many steps in one call and in slices, so often."""
+LARGEST_FILE_BYTES = 1 << 31
+"""No file of a worker may grow beyond, its log among them: what floods that must not fill the disk."""
 SETTLED_SECONDS, UNSETTLED_SECONDS = 0.01, 0.5
 """A turn ends when the process has been idle for the first, at the latest after the second; see `settle`."""
 
@@ -84,7 +87,7 @@ class Worker:
         planned = Problem(**problem)
         defaults = self.backend.native_defaults() if profile == "native" else Defaults.of(planned)
         self.problem = defaults.applied_to(planned)
-        weights = initial_weights(self.problem, seed, defaults.initializer)
+        self.start_weights = weights = initial_weights(self.problem, seed, defaults.initializer)
         begin = perf_counter()
         self.backend.build(self.problem, weights, self.train_split, device, threads)
         self.backend.synchronize()
@@ -124,8 +127,11 @@ class Worker:
             "involuntary_switches": after.ru_nivcsw - before.ru_nivcsw,
         }
 
-    def evaluate(self, epoch: int) -> Reply:
-        """Score the test images and the training images; the predicted test digits come as a string of them."""
+    def evaluate(self, epoch: int, weights: str | None, write: bool) -> Reply:
+        """Score the test images and the training images; the predicted test digits come as a string of them.
+
+        `weights` is the file in which the reference leaves its weights, for the others to be held against.
+        """
         threads_used = conditions.busy_threads(self.threads_before)
         weights_seconds = _seconds(self.backend.weights), _seconds(self.backend.weights)
         begin = perf_counter()
@@ -145,7 +151,15 @@ class Worker:
             "affinity": conditions.affinity(),
             "peak_bytes": conditions.peak_memory_bytes(),
             "digits": "".join(map(str, test.digits)),
+            "weights_difference": self._weights_difference(weights, write) if weights else None,
         }
+
+    def _weights_difference(self, path: str, write: bool) -> float:
+        """How far the weights are from the reference's, relative to how far those have moved."""
+        own = self.backend.weights().flat()
+        if write:
+            np.save(path, own, allow_pickle=False)
+        return relative(own, np.load(path, allow_pickle=False), self.start_weights.flat())
 
     def save(self, path: str) -> Reply:
         """Write the test images' probabilities and the weights into an .npz file."""
@@ -255,6 +269,8 @@ def answer(worker: Worker, line: str) -> str:
 
 def main() -> None:
     """Answer line by line until the conductor closes its end."""
+    soft, hard = getrlimit(RLIMIT_FSIZE)
+    setrlimit(RLIMIT_FSIZE, (LARGEST_FILE_BYTES if soft == RLIM_INFINITY else min(soft, LARGEST_FILE_BYTES), hard))
     worker = Worker()
     with socket.socket(fileno=int(sys.argv[1])) as connection, connection.makefile("rw", encoding="utf-8") as lines:
         for line in lines:

@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any, Self
 
 from lockstep_bench.backends import load
+from lockstep_bench.harness.guard import guard
 from lockstep_bench.harness.problem import Dtype, Problem, Profile
 from lockstep_bench.harness.records import Status
 
@@ -48,6 +49,12 @@ UNWANTED = ("JAX_COMPILATION_CACHE_DIR",)
 """Where it is set, JAX keeps compiled code from run to run; it has no cache if it is not."""
 EXIT_SECONDS = 5.0
 """How long a worker may take to exit once its connection is closed."""
+REPLY_BYTES = 1 << 20
+"""The longest reply: ten times what the most test images and threads make of it."""
+REASON_CHARACTERS = 2_000
+"""How much of a reason is recorded: an exception can hold a whole array."""
+LOG_BYTES = 1 << 20
+"""Of a log, so much of its beginning and of its end is kept."""
 
 
 class WorkerFailed(Exception):  # noqa: N818 - an outcome that is recorded, not an error of the harness
@@ -56,9 +63,8 @@ class WorkerFailed(Exception):  # noqa: N818 - an outcome that is recorded, not 
     def __init__(self, status: Status, reason: str) -> None:
         super().__init__(reason)
         self.status: Status = status
-        self.reason = reason.encode(
-            errors="backslashreplace"
-        ).decode()  # whatever an exception said, it can be recorded
+        # Whatever an exception said, it can be recorded.
+        self.reason = reason[:REASON_CHARACTERS].encode(errors="backslashreplace").decode()
 
 
 class WorkerProcess:
@@ -71,21 +77,32 @@ class WorkerProcess:
         threads: how many threads it may use, and CPUs, where the system can pin it.
         log: the file that gets what it prints.
         timeout: how many seconds a turn may take.
+        caches: the folder of what it compiles; an empty one, removed at its end, if none.
 
     Raises:
         WorkerFailed: the adapter's `environment` raises, or returns what is no environment.
     """
 
-    def __init__(self, spec: str, *, dtype: Dtype, device: str, threads: int, log: Path, timeout: float) -> None:
+    def __init__(
+        self,
+        spec: str,
+        *,
+        dtype: Dtype,
+        device: str,
+        threads: int,
+        log: Path,
+        timeout: float,
+        caches: Path | None = None,
+    ) -> None:
         self.spec, self.device, self.threads, self.timeout = spec, device, threads, timeout
         self.caches = TemporaryDirectory(prefix="lockstep-", ignore_cleanup_errors=True)
         try:
             adapter = load(spec).environment(threads, device, dtype)
-            environment = worker_environment(adapter, threads, Path(self.caches.name))
+            environment = worker_environment(adapter, threads, caches or Path(self.caches.name))
         except Exception as error:  # it is the adapter's code
             raise WorkerFailed("error", f"in its environment: {type(error).__name__}: {error}") from error
         ours, theirs = socket.socketpair()
-        self.connection, self.received = ours, b""
+        self.connection, self.received, self.log = ours, b"", log
         self.started = perf_counter()
         log.parent.mkdir(parents=True, exist_ok=True)
         with theirs, log.open("ab") as output, _affinity(threads):
@@ -98,6 +115,7 @@ class WorkerProcess:
                 start_new_session=True,  # a Ctrl-C at the terminal is the conductor's to handle
                 env=environment,
             )
+        guard().watch(self.process.pid, self.caches.name)
 
     def start(self) -> dict[str, Any]:
         """Have it import its framework; `start_seconds` counts from the start of the process."""
@@ -133,23 +151,36 @@ class WorkerProcess:
         """Give the worker a turn and wait for its reply.
 
         Raises:
-            WorkerFailed: it raised, died, hung or diverged.
+            WorkerFailed: it raised, died, hung or diverged, or what it sent is no reply.
         """
         deadline = perf_counter() + self.timeout
         try:
+            self._see_that_nothing_waits()
             self.connection.settimeout(self.timeout)
             self.connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
-            reply: dict[str, Any] = json.loads(self._line(deadline))
+            reply = json.loads(self._line(deadline))
+            if not isinstance(reply, dict):
+                raise ValueError("it is not an object")
         except TimeoutError:
             self.close(at_once=True)
             raise WorkerFailed("timeout", f"no reply within {self.timeout:g} s in its turn to {do}") from None
-        except (ConnectionError, json.JSONDecodeError) as error:
+        except ConnectionError as error:
             raise self._death(do) from error
+        except (ValueError, RecursionError) as error:
+            self.close(at_once=True)
+            raise WorkerFailed("error", f"what it sent in its turn to {do} is no reply: {error}") from error
         if "diverged" in reply:
-            raise WorkerFailed("diverged", reply["diverged"])
+            raise WorkerFailed("diverged", str(reply["diverged"]))
         if "error" in reply:
             raise WorkerFailed("error", f"in its turn to {do}: {reply['error']}")
         return reply
+
+    def _see_that_nothing_waits(self) -> None:
+        """What an adapter sends by itself must not pass for a reply."""
+        self.connection.setblocking(False)
+        with suppress(BlockingIOError):
+            if self.received or self.connection.recv(1, socket.MSG_PEEK):
+                raise ValueError("it came before it was asked for")
 
     def _line(self, deadline: float) -> bytes:
         """The next line that the worker sends."""
@@ -157,6 +188,8 @@ class WorkerProcess:
             remaining = deadline - perf_counter()
             if remaining <= 0:
                 raise TimeoutError
+            if len(self.received) > REPLY_BYTES:
+                raise ValueError(f"it is longer than {REPLY_BYTES:,} bytes")
             self.connection.settimeout(remaining)
             part = self.connection.recv(1 << 16)
             if not part:
@@ -167,14 +200,8 @@ class WorkerProcess:
 
     def _death(self, do: str) -> WorkerFailed:
         """What a broken connection means, by how the process ended."""
-        code = self.close()
-        if code is None:
-            return WorkerFailed(
-                "error", f"broke off the connection in its turn to {do}, and ran on until it was killed"
-            )
-        if code < 0:
-            return WorkerFailed("killed", f"killed by {signal.Signals(-code).name} in its turn to {do}")
-        return WorkerFailed("error", f"exited with code {code} in its turn to {do}")
+        status, how = ending(self.close())
+        return WorkerFailed(status, f"{how} in its turn to {do}")
 
     def close(self, at_once: bool = False) -> int | None:
         """Let the worker exit, or kill it; what it started itself is killed in any case.
@@ -189,7 +216,9 @@ class WorkerProcess:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        guard().forget(self.process.pid)
         self.caches.cleanup()
+        _shorten(self.log)
         return code
 
     def __enter__(self) -> Self:
@@ -197,6 +226,16 @@ class WorkerProcess:
 
     def __exit__(self, failed: object, *_: object) -> None:
         self.close(at_once=failed is not None)
+
+
+def ending(code: int | None) -> tuple[Status, str]:
+    """How a process ended, by what `WorkerProcess.close` returned."""
+    if code is None:
+        return "error", "broke off the connection, ran on and was killed"
+    if code >= 0:
+        return "error", f"exited with code {code}"
+    names = {number.value: number.name for number in signal.Signals}
+    return "killed", f"killed by {names.get(-code, f'signal {-code}')}"
 
 
 def worker_environment(adapter: Mapping[str, str], threads: int, caches: Path) -> dict[str, str]:
@@ -216,6 +255,18 @@ def worker_environment(adapter: Mapping[str, str], threads: int, caches: Path) -
     counts = dict.fromkeys(THREAD_VARIABLES, str(threads))
     folders = {name: str(caches / name.lower()) for name in COMPILE_CACHES}
     return {**inherited, **counts, **OPENBLAS_IDLE, **folders, **adapter}
+
+
+def _shorten(log: Path) -> None:
+    """Leave out the middle of a log that is too long to keep."""
+    with suppress(FileNotFoundError), log.open("r+b") as file:
+        left_out = file.seek(0, os.SEEK_END) - 2 * LOG_BYTES
+        if left_out > 0:
+            file.seek(-LOG_BYTES, os.SEEK_END)
+            end = file.read()
+            file.seek(LOG_BYTES)
+            file.write(f"\n[{left_out:,} bytes are left out here]\n".encode() + end)
+            file.truncate()
 
 
 @contextmanager

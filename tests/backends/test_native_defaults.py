@@ -52,7 +52,7 @@ class Textbook(NumPy):
     "name",
     [name for name, backend in registered().items() if name == "numpy" or backend.native_defaults() != Defaults()],
 )
-def test_native_defaults_are_honoured(name: str, digits: Dataset, tmp_path: Path) -> None:
+def test_native_defaults_are_honoured(name: str, digits: Dataset, compiled: Path, tmp_path: Path) -> None:
     """With its own weights, epsilon, placement and penalty it is the textbook's; its loss is without the penalty.
 
     The reference, which has no defaults of its own, holds the textbook to account; the other backends that have none
@@ -61,7 +61,9 @@ def test_native_defaults_are_honoured(name: str, digits: Dataset, tmp_path: Path
     backend = registered()[name]
     dtype: Dtype = "float64" if "float64" in backend.dtypes else "float32"
     planned, saved = Problem(hidden=32, dtype=dtype), tmp_path / "weights.npz"
-    with WorkerProcess(name, dtype=dtype, device="cpu", threads=1, log=tmp_path / "log", timeout=200) as worker:
+    with WorkerProcess(
+        name, dtype=dtype, device="cpu", threads=1, log=tmp_path / "log", timeout=200, caches=compiled
+    ) as worker:
         worker.start()
         worker.build(planned, 0, digits.folder, IMAGES, "native")
         losses = [worker.ask("train", epoch=1, start=start, stop=stop)["train_loss"] for start, stop in SLICES]

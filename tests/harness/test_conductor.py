@@ -16,6 +16,7 @@ from lockstep_bench.harness.data import Dataset
 from lockstep_bench.harness.environment import available_cpus
 from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.errors import UsageError
+from lockstep_bench.harness.guard import guard
 from lockstep_bench.harness.plan import make_plan
 from lockstep_bench.harness.problem import Defaults, Problem
 from lockstep_bench.harness.records import (
@@ -77,17 +78,23 @@ def events_of(out: Path) -> list[Event]:
     return [event for block in read_plan(out).blocks for event in read_block(out, block).events]
 
 
+def workers() -> list[psutil.Process]:
+    """The worker processes, in the order of their start."""
+    children = psutil.Process().children()
+    return sorted((one for one in children if one.pid != guard().process.pid), key=lambda one: one.create_time())
+
+
 def ends(events: list[Event]) -> dict[str | None, EndEvent]:
     """How each backend, and the block, ended."""
     return {event.backend: event for event in events if isinstance(event, EndEvent)}
 
 
 @pytest.fixture(scope="module")
-def everyone(mnist: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def everyone(mnist: Dataset, compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of a run of all backends on MNIST, with all its test images."""
     out = tmp_path_factory.mktemp("everyone") / "out"
     plan = make_plan(mnist, epochs=2, train_images=3000, slice_steps=48)
-    conduct(plan, mnist.folder, out, extras=False)
+    conduct(plan, mnist.folder, out, extras=False, caches=compiled)
     return out
 
 
@@ -163,8 +170,7 @@ def test_a_run_goes_on_without_its_floor(digits: Dataset, tmp_path: Path) -> Non
 
     def kill_floor(event: Event) -> None:
         if isinstance(event, EvaluationEvent) and event.epoch == 1:
-            last_started = max(psutil.Process().children(), key=lambda child: child.create_time())
-            last_started.kill()
+            workers()[-1].kill()
 
     plan = make_plan(digits, ["numpy"], **SMALL)
     conduct(plan, digits.folder, tmp_path / "out", kill_floor)
@@ -206,9 +212,11 @@ def test_extras_can_be_left_out(digits: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", registered())
-def test_threads_are_what_was_asked_for(digits: Dataset, tmp_path: Path, name: str) -> None:
+def test_threads_are_what_was_asked_for(digits: Dataset, compiled: Path, tmp_path: Path, name: str) -> None:
     """With one thread asked for, no library of any framework has more, and one CPU is all that it may use."""
-    with WorkerProcess(name, dtype="float32", device="cpu", threads=1, log=tmp_path / "log", timeout=60.0) as worker:
+    with WorkerProcess(
+        name, dtype="float32", device="cpu", threads=1, log=tmp_path / "log", timeout=60.0, caches=compiled
+    ) as worker:
         worker.start()
         build = worker.build(Problem(), 0, digits.folder, 300)
         assert len(psutil.Process(worker.process.pid).cpu_affinity()) == 1
@@ -273,81 +281,12 @@ def test_backend_that_failed_the_gate_stays_not_identical_whatever_comes_later(
     assert "; then interrupted" in str(found["interrupted"].reason)
 
 
-AFTER_TURN = "synchronize(self)"
-FAULTS = {
-    "raises": (
-        method("predict(self, images)", "raise RuntimeError('out of luck')"),
-        "error",
-        "in its turn to evaluate: RuntimeError: out of luck",
-    ),
-    "exits": (
-        method(AFTER_TURN, "if self.turns == 2: os._exit(3)"),
-        "error",
-        "exited with code 3 in its turn to train",
-    ),
-    "killed": (
-        method(AFTER_TURN, "if self.turns == 2: os.kill(os.getpid(), signal.SIGKILL)"),
-        "killed",
-        "killed by SIGKILL in its turn to train",
-    ),
-    "crashes": (
-        method(AFTER_TURN, "if self.turns == 2: os.kill(os.getpid(), signal.SIGSEGV)"),
-        "killed",
-        "killed by SIGSEGV in its turn to train",
-    ),
-    "hangs": (
-        method(AFTER_TURN, "if self.turns == 2: time.sleep(600)"),
-        "timeout",
-        "no reply within 15 s in its turn to train",
-    ),
-    "nan-loss": (
-        method("train(self, order)", "return float('nan')"),
-        "diverged",
-        "the training loss is nan in epoch 1",
-    ),
-    "nan-prediction": (
-        method("predict(self, images)", "return np.full((len(images), 10), np.nan)"),
-        "diverged",
-        "predicted probabilities are not finite",
-    ),
-    "wrong-shape": (
-        method("predict(self, images)", "return np.zeros((3, 10))"),
-        "error",
-        "shape (3, 10) for 297 images",
-    ),
-    "no-build": (
-        method("build(self, *arguments)", "raise MemoryError('too big')"),
-        "error",
-        "in its turn to build: MemoryError: too big",
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_worker_that_fails_is_recorded_and_the_others_finish(
-    digits: Dataset, tmp_path: Path, adapter: Adapter, fault: str
-) -> None:
-    """Its record says how it ended and why, the others end ok with every epoch, and no process is left."""
-    body, status, reason = FAULTS[fault]
-    timeout = 15.0 if fault == "hangs" else 60.0
-    events = run(digits, tmp_path / "out", "numpy", adapter(fault, body), "scikit-learn", turn_timeout=timeout)
-    assert ends(events)[fault].status == status
-    assert reason in str(ends(events)[fault].reason)
-    assert {ends(events)[name].status for name in ("numpy", "scikit-learn", None)} == {"ok"}
-    for name in ("numpy", "scikit-learn"):
-        assert [e.epoch for e in events if isinstance(e, EvaluationEvent) and e.backend == name] == [1, 2]
-    assert psutil.Process().children(recursive=True) == []
-    for pid in tmp_path.glob("*.pid"):
-        assert not psutil.pid_exists(int(pid.read_text())) or psutil.Process(int(pid.read_text())).status() == "zombie"
-
-
 def test_backends_whose_reference_is_gone_are_not_called_identical(digits: Dataset, tmp_path: Path) -> None:
     """When the reference dies the others finish, but nobody can say that they were the same network."""
 
     def kill_reference(event: Event) -> None:
         if isinstance(event, EvaluationEvent) and event.backend == "scikit-learn" and event.epoch == 1:
-            first_started = min(psutil.Process().children(), key=lambda child: child.create_time())
-            first_started.kill()
+            workers()[0].kill()
 
     plan = make_plan(digits, ["scikit-learn"], **SMALL)
     conduct(plan, digits.folder, tmp_path / "out", kill_reference)

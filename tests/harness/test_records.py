@@ -1,6 +1,10 @@
 """What is written is read back equal, what a crash leaves is read up to there, and what is damaged is refused."""
 
 import json
+import resource
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -11,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from lockstep_bench.harness.errors import LockstepError
+from lockstep_bench.backends import NAME
+from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.problem import Problem
 from lockstep_bench.harness.records import (
+    BLOCK_END,
     Block,
     BlockFile,
     BuildEvent,
@@ -26,10 +32,13 @@ from lockstep_bench.harness.records import (
     Plan,
     PlannedBackend,
     PlannedDataset,
+    Recorded,
     StartEvent,
     Status,
     TurnEvent,
     block_path,
+    key,
+    locked,
     read_block,
     read_plan,
     write_arrays,
@@ -76,7 +85,11 @@ EVENTS: list[Event] = [
 ]
 
 text = st.text(max_size=20)
-seconds = st.floats(allow_nan=False, allow_infinity=False)
+names = st.from_regex(NAME, fullmatch=True)
+numbers = st.floats(-1e15, 1e15)
+seconds = st.floats(0, 1e9)
+positive = st.floats(0, 1e9, exclude_min=True)
+percents = st.floats(0, 100)
 counts = st.integers(0, 2**53)
 versions = st.dictionaries(text, text, max_size=3)
 json_values = st.recursive(
@@ -88,14 +101,14 @@ events: st.SearchStrategy[Event] = st.one_of(
     st.builds(MachineEvent, machine=text, started=text, details=st.dictionaries(text, json_values, max_size=3)),
     st.builds(
         StartEvent,
-        backend=text,
+        backend=names,
         **dict.fromkeys(("start_seconds", "import_seconds"), seconds),
         versions=versions,
         memory_bytes=counts,
     ),
     st.builds(
         BuildEvent,
-        backend=text,
+        backend=names,
         build_seconds=seconds,
         weights_sha256=text,
         memory_bytes=counts,
@@ -103,32 +116,49 @@ events: st.SearchStrategy[Event] = st.one_of(
         variables=versions,
     ),
     st.builds(
-        FloorEvent, round=counts, **dict.fromkeys(("at_seconds", "flops_per_second", "bytes_per_second"), seconds)
+        FloorEvent,
+        round=counts,
+        at_seconds=seconds,
+        **dict.fromkeys(("flops_per_second", "bytes_per_second"), positive),
     ),
     st.builds(
-        ExtraEvent, backend=text, latency_seconds=st.lists(seconds, max_size=3), call_seconds=st.none() | seconds
+        ExtraEvent, backend=names, latency_seconds=st.lists(seconds, max_size=3), call_seconds=st.none() | numbers
     ),
     st.builds(
-        TurnEvent,
-        backend=text,
-        **dict.fromkeys(("epoch", "round", "start", "stop", "steps", "involuntary_switches"), counts),
-        **dict.fromkeys(("at_seconds", "train_seconds", "train_loss", "cpu_seconds", "load_average"), seconds),
-        steal_percent=st.none() | seconds,
-        waiting_seconds=st.dictionaries(text, seconds, max_size=3),
+        lambda start, more, **fields: TurnEvent(start=start, stop=start + more, **fields),
+        start=st.integers(0, 2**52),
+        more=st.integers(1, 2**52),
+        backend=names,
+        **dict.fromkeys(("epoch", "round", "involuntary_switches"), counts),
+        steps=st.integers(1, 2**31),
+        **dict.fromkeys(("at_seconds", "cpu_seconds", "load_average", "suspended_seconds"), seconds),
+        train_seconds=positive,
+        train_loss=numbers,
+        steal_percent=st.none() | numbers,
+        waiting_seconds=st.dictionaries(text, numbers, max_size=3),
     ),
     st.builds(
         EvaluationEvent,
-        backend=text,
+        backend=names,
         **dict.fromkeys(("epoch", "threads_used", "peak_bytes"), counts),
         weights_seconds=st.tuples(seconds, seconds),
         affinity=st.lists(counts, max_size=3),
-        **dict.fromkeys(("predict_seconds", "evaluate_seconds"), seconds),
-        **dict.fromkeys(("train_error_percent", "test_loss", "test_error_percent"), seconds),
+        predict_seconds=positive,
+        evaluate_seconds=seconds,
+        **dict.fromkeys(("train_error_percent", "test_error_percent"), percents),
+        test_loss=numbers,
         order_sha256=text,
         disagreements=st.none() | counts,
+        weights_difference=st.none() | numbers,
     ),
-    st.builds(EndEvent, backend=st.none() | text, status=st.sampled_from(get_args(Status)), reason=st.none() | text),
+    st.builds(EndEvent, backend=st.none() | names, status=st.sampled_from(get_args(Status)), reason=st.none() | text),
 )
+
+
+attempts = st.lists(events, max_size=4, unique_by=key).map(
+    lambda found: [event for event in found if not isinstance(event, MachineEvent) and key(event) != BLOCK_END]
+)
+"""What can stand in one attempt at a block."""
 
 
 def write_events(folder: Path, written: list[Event]) -> Path:
@@ -140,7 +170,7 @@ def write_events(folder: Path, written: list[Event]) -> Path:
 
 
 @settings(deadline=None)
-@given(st.lists(events, max_size=4))
+@given(attempts)
 def test_events_are_read_back_equal(written: list[Event]) -> None:
     """Whatever they hold: any text, any finite number to its last bit."""
     with TemporaryDirectory() as folder:
@@ -169,7 +199,7 @@ def test_file_cut_anywhere_is_read_up_to_its_last_whole_line(tmp_path: Path) -> 
 
 
 @settings(deadline=None)
-@given(st.lists(events, max_size=4), st.data())
+@given(attempts, st.data())
 def test_file_cut_anywhere_says_so(written: list[Event], data: st.DataObject) -> None:
     """Whatever it held: what was complete before the cut is read, and that more is missing is said."""
     with TemporaryDirectory() as folder:
@@ -223,12 +253,81 @@ def test_block_that_was_not_begun_has_no_events(tmp_path: Path) -> None:
     assert read_block(tmp_path, BLOCK).events == []
 
 
-def test_block_s_file_is_never_overwritten(tmp_path: Path) -> None:
-    """A second run of the same block cannot begin where there are raw records already."""
+def test_an_attempt_that_was_cut_short_stays_marked_and_does_not_count(tmp_path: Path) -> None:
+    """At every byte: what was complete stays, marked as interrupted, and the next attempt alone is read."""
+    content = write_events(tmp_path, EVENTS).read_bytes()
+    again = [EVENTS[0], EndEvent(backend=None, status="ok")]
+    for stop in range(len(content)):
+        path = block_path(tmp_path, BLOCK, "jsonl")
+        path.write_bytes(content[:stop])
+        write_events(tmp_path, again)
+        whole, new = content[: content[:stop].rfind(b"\n") + 1], path.read_bytes()
+        assert new.startswith(whole)
+        marks = new[len(whole) :].splitlines()[: -len(again)]
+        assert [json.loads(mark)["status"] for mark in marks] == ["interrupted"] * bool(whole)
+        assert read_block(tmp_path, BLOCK) == Recorded(again, before=1 if whole else 0)
+
+
+def test_a_block_that_is_complete_is_not_marked_when_it_is_run_again(tmp_path: Path) -> None:
+    """It came to its end; the attempt below it is the one that counts."""
     write_events(tmp_path, EVENTS)
-    with pytest.raises(FileExistsError):
-        BlockFile(tmp_path, BLOCK)
-    assert read_block(tmp_path, BLOCK).events == EVENTS
+    path = write_events(tmp_path, EVENTS)
+    assert path.read_bytes().count(b"\n") == 2 * len(EVENTS)
+    assert read_block(tmp_path, BLOCK) == Recorded(EVENTS, before=1)
+
+
+@pytest.mark.parametrize("event", [EVENTS[1], EVENTS[3], EVENTS[-1]], ids=lambda event: event.event)
+def test_nothing_is_counted_twice(tmp_path: Path, event: Event) -> None:
+    """A second start, floor of a round, or end in one attempt is refused by file and line."""
+    path = write_events(tmp_path, EVENTS)
+    path.write_bytes(path.read_bytes() + event.model_dump_json().encode() + b"\n")
+    with pytest.raises(LockstepError, match=f"line {len(EVENTS) + 1}, is an event that cannot come there"):
+        read_block(tmp_path, BLOCK)
+
+
+def test_a_line_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    """A file-size limit stands for a full disk: what was complete is readable, and the message says what to do."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with BlockFile(tmp_path, BLOCK) as file:
+            file.append(EVENTS[0])
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file.path.stat().st_size + 10, hard))
+            with pytest.raises(LockstepError, match="cannot be written: File too large; make room, then go on with"):
+                file.append(EVENTS[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read_block(tmp_path, BLOCK).events == EVENTS[:1]
+
+
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced"])
+def test_a_folder_that_goes_while_it_is_written_is_noticed(tmp_path: Path, how: str) -> None:
+    """Whatever would go into a file that nobody finds again is an error at once."""
+    folder = tmp_path / "out"
+    with BlockFile(folder, BLOCK) as file:
+        file.append(EVENTS[0])
+        if how == "removed":
+            shutil.rmtree(folder)
+        elif how == "moved":
+            folder.rename(tmp_path / "elsewhere")
+        else:
+            file.path.unlink()
+            file.path.write_text("")
+        with pytest.raises(LockstepError, match="was removed or replaced while the run wrote it"):
+            file.append(EVENTS[1])
+
+
+def test_two_runs_cannot_write_into_one_folder(tmp_path: Path) -> None:
+    """The second is refused while the first lives, be it another process; a dead one holds nothing."""
+    code = "import sys, time; from pathlib import Path; from lockstep_bench.harness.records import locked\n"
+    code += "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(UsageError, match="another run is writing into"), locked(tmp_path):
+            pass
+        other.kill()
+    with locked(tmp_path):
+        pass
 
 
 def test_events_cannot_be_changed() -> None:

@@ -37,21 +37,21 @@ CAUGHT_BY = {
 
 
 @pytest.fixture(scope="module")
-def float32(digits: Dataset) -> Verifier:
+def float32(digits: Dataset, compiled: Path) -> Verifier:
     """The oracle, trained once, for backends in float32."""
-    return Verifier(digits, "float32")
+    return Verifier(digits, "float32", caches=compiled)
 
 
 @pytest.fixture(scope="module")
-def float64(digits: Dataset) -> Verifier:
+def float64(digits: Dataset, compiled: Path) -> Verifier:
     """The same for backends in float64."""
-    return Verifier(digits, "float64")
+    return Verifier(digits, "float64", caches=compiled)
 
 
 @pytest.fixture(scope="module")
-def on_mnist(mnist: Dataset) -> Verifier:
+def on_mnist(mnist: Dataset, compiled: Path) -> Verifier:
     """The same for backends in float32 on MNIST."""
-    return Verifier(mnist, "float32")
+    return Verifier(mnist, "float32", caches=compiled)
 
 
 def verify(verifier: Verifier, spec: str, *parts: Part) -> Verification:
