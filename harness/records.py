@@ -413,7 +413,8 @@ class Recorded(NamedTuple):
     @property
     def complete(self) -> bool:
         """Whether the block came to its end."""
-        return bool(self.events) and key(self.events[-1]) == BLOCK_END and self.events[-1].status == "ok"
+        last = self.events[-1] if self.events else None
+        return isinstance(last, EndEvent) and last.backend is None and last.status == "ok"
 
     @property
     def failed(self) -> bool:
