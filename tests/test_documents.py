@@ -1,5 +1,6 @@
 """README, results/README.md and docs say what the code and the committed results say."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -66,3 +67,14 @@ def _ratio(results: Results, backend: str) -> str:
     row = results.summary.set_index("backend").loc[backend]
     low, high = row["ratio_to_reference_low"], row["ratio_to_reference_high"]
     return f"{row['ratio_to_reference']:.2f}" + ("" if pd.isna(low) else f" ({low:.2f} to {high:.2f})")
+
+
+def test_every_fault_names_a_test_that_there_is() -> None:
+    """docs/reliability.md: each row has a test's name, and a function of that name is in that file."""
+    rows = [line for line in (ROOT / "docs" / "reliability.md").read_text().splitlines() if line.startswith("| ")]
+    faults = [row for row in rows if not row.endswith("| test |")]
+    assert len(faults) > 50
+    for row in faults:
+        named = re.search(r"`(tests/\S+\.py)::(test_\w+)(?:\[[\w-]+\])?` \|$", row)
+        assert named, row
+        assert f"def {named[2]}(" in (ROOT / named[1]).read_text(), row

@@ -161,7 +161,7 @@ def test_nothing_at_all_is_said_to_be_nothing(tmp_path: Path, make_results: Make
 
 def test_a_backend_has_its_look_in_every_report(tmp_path: Path, make_results: MakeResults) -> None:
     """Whatever it is shown beside and in whatever order; one's own too, and no two look alike."""
-    mine = ["mine", "theirs", "another", "./file.py"]
+    mine = ["mine", "theirs", "another", "file.py"]
     few = looks(make_results(tmp_path / "few", ["numpy", "keras", *mine]))
     many = looks(make_results(tmp_path / "many", [*reversed(KNOWN), *mine]))
     found = {look.name: (look.colour, look.marker) for look in many}

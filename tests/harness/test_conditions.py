@@ -4,13 +4,17 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from lockstep_bench.harness import conditions
+from lockstep_bench.harness import conditions, load
 from lockstep_bench.harness.conditions import Watch
+from lockstep_bench.harness.conductor import conduct
+from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.plan import make_plan
 
 SPIN = "print(flush=True)\nwhile True: pass"
 SLEEP = "import time; print(flush=True); time.sleep(60)"
@@ -110,3 +114,50 @@ def test_pools_name_their_library_and_threads() -> None:
     pools = conditions.thread_pools()
     assert any(pool["user_api"] == "blas" and pool["num_threads"] >= 1 for pool in pools)
     assert not any("/" in str(value) for pool in pools for value in pool.values())
+
+
+def test_a_turn_in_which_the_machine_was_suspended_is_marked(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An hour between the two clocks in the fourth turn: it is in that turn's row, and makes its backend unstable."""
+    asked = 0
+
+    def clock() -> float:
+        nonlocal asked
+        asked += 1
+        return 3600.0 if asked > 7 else 0.0  # it is asked before and after each turn
+
+    monkeypatch.setattr(conditions, "suspended_seconds", clock)
+    plan = make_plan(digits, ["numpy"], epochs=2, train_images=300, slice_steps=4, threads=1)
+    conduct(plan, digits.folder, tmp_path, extras=False)
+    results = load(tmp_path)
+    assert results.turns["suspended_seconds"].tolist() == [0, 0, 0, 3600, *[0] * 6]
+    assert "suspended_seconds 3.6e+03" in results.summary["unstable"][0]
+
+
+def test_a_machine_that_stays_awake_is_not_called_suspended() -> None:
+    """The two clocks are read one after the other, and differ by no more than that."""
+    watch = Watch({})
+    time.sleep(0.2)
+    assert watch.conditions()["suspended_seconds"] == 0
+    assert conditions.suspended_seconds() > -1e-3
+
+
+def test_a_wall_clock_that_jumps_changes_nothing(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day back, in the worker and in the conductor: seconds are as ever, none negative, and the run ends ok."""
+    adapter = tmp_path / "jumps.py"
+    adapter.write_text(
+        "import time\nfrom lockstep_bench.backends.numpy import NumPy\n\n\nclass Jumps(NumPy):\n    name = 'jumps'\n\n"
+        "    def train(self, order):\n        now = time.time()\n        time.time = lambda: now - 86_400\n"
+        "        return super().train(order)\n"
+    )
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 86_400 * (int(real() * 10) % 2))
+    plan = make_plan(digits, [str(adapter)], epochs=2, train_images=300, slice_steps=4, threads=1)
+    conduct(plan, digits.folder, tmp_path / "out", extras=False)
+    results = load(tmp_path / "out")
+    assert set(results.runs["status"]) == {"ok"}
+    assert results.turns["train_seconds"].between(0, 10).all()
+    assert results.turns["at_seconds"].between(0, 120).all()
