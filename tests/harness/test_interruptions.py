@@ -25,7 +25,7 @@ from lockstep_bench.harness.plan import make_plan
 from lockstep_bench.harness.records import EndEvent, Plan, block_path, plan_path, read_block, read_plan
 from lockstep_bench.harness.tables import load
 
-KILLS = int(os.environ.get("LOCKSTEP_TEST_KILLS", "8"))
+KILLS = int(os.environ.get("LOCKSTEP_TEST_KILLS", "4"))
 """200 in `tox -e endurance`."""
 SECONDS_TO_END = 5.0
 LOCKSTEP = [sys.executable, "-c", "from lockstep_bench.harness.cli import main; main()"]
