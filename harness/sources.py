@@ -18,8 +18,9 @@ from struct import unpack_from
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
 from time import monotonic
-from typing import Any, NamedTuple, Protocol, cast
+from typing import IO, Any, NamedTuple, Protocol, cast
 from urllib.parse import urljoin, urlsplit
+from warnings import catch_warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,9 +123,13 @@ def read_mnist(folder: Path, parts: Sequence[Part] = MNIST) -> Raw:
 def is_published(folder: Path, parts: Sequence[Part] = MNIST) -> bool:
     """Whether a folder holds MNIST's four files byte for byte as they are published; nothing is unpacked to tell."""
     known = {part.file: {part.packed, part.content} for part in parts}
-    return all(
-        bool(paths := _candidates(folder, file)) and _file_sha256(paths[0]) in hashes for file, hashes in known.items()
-    )
+    try:
+        return all(
+            bool(paths := _candidates(folder, file)) and _file_sha256(paths[0]) in hashes
+            for file, hashes in known.items()
+        )
+    except OSError:
+        return False  # reading it says why
 
 
 def read_npz(path: Path, parts: Sequence[Part] = MNIST) -> Raw:
@@ -136,10 +141,11 @@ def read_npz(path: Path, parts: Sequence[Part] = MNIST) -> Raw:
     try:
         with zipfile.ZipFile(path) as archive:
             return Raw(*(_read_member(archive, path, part, parts) for part in parts))
-    # zipfile raises RuntimeError for an encrypted member, and its subclass NotImplementedError for odd compression.
-    except (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (UsageError, MemoryError):
+        raise
+    except Exception as error:  # of a damaged file, zipfile raises much that it does not list
         raise UsageError(
-            f"{path} is not Keras's mnist.npz or is damaged: {error}; put the published one there"
+            f"{path} is not Keras's mnist.npz or is damaged: {_line(error)}; put the published one there"
         ) from error
 
 
@@ -258,14 +264,34 @@ def _read_part(path: Path, part: Part, parts: Sequence[Part]) -> NDArray[np.uint
 
 def _read_member(archive: zipfile.ZipFile, path: Path, part: Part, parts: Sequence[Part]) -> NDArray[np.uint8]:
     """One of MNIST's arrays from an .npz; nothing is allocated for a header that claims anything else."""
-    with archive.open(f"{part.key}.npy") as member:
-        np.lib.format.read_magic(member)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-        if shape != part.shape or dtype != np.uint8:
-            raise ValueError(f"{part.key} is {dtype} {shape}, not uint8 {part.shape}")
+    info = archive.getinfo(f"{part.key}.npy")
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        # What zipfile unpacks of other methods at once has no bound.
+        raise ValueError(f"{part.key} is compressed by method {info.compress_type}, which NumPy does not use")
+    with archive.open(info) as member:
+        shape, in_columns, dtype = _read_header(member, part.key)
+        if shape != part.shape or dtype != np.uint8 or in_columns:
+            order = " in Fortran's order" if in_columns else ""
+            raise ValueError(f"{part.key} is {dtype} {shape}{order}, not uint8 {part.shape}")
         content, flaw = _drain(cast(zipfile.ZipExtFile, member), prod(shape))
     _require(f"{part.key} in {path}", part.key, content, flaw, {other.key: other.array for other in parts})
     return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _read_header(member: IO[bytes], key: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, Fortran order and type that an .npy claims.
+
+    Raises:
+        ValueError: it claims nothing that can be understood.
+    """
+    version = np.lib.format.read_magic(member)
+    if version != (1, 0):
+        raise ValueError(f"{key} has version {version} of NumPy's format, not (1, 0)")
+    try:
+        with catch_warnings(action="ignore"):  # of what Python 2 wrote
+            return np.lib.format.read_array_header_1_0(member)
+    except Exception as error:  # NumPy runs the header through Python's parsers, which raise much that it does not list
+        raise ValueError(f"{key} has a header that is not NumPy's") from error
 
 
 def _require(place: str, name: str, content: bytes, flaw: str, hashes: Mapping[str, str]) -> None:

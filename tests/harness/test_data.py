@@ -302,6 +302,19 @@ def test_files_that_are_missing_are_all_named(machine: Path) -> None:
         read_idx_folder(folder)
 
 
+@pytest.mark.usefixtures("small_mnist")
+def test_files_that_may_not_be_read_are_an_error_that_says_so(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that there are none, and no traceback."""
+    folder = write_folder(machine / "folder")
+
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UsageError, match=f"{TRAIN_IMAGES} cannot be read: Permission denied; see to its permissions"):
+        find_dataset("mnist", folder)
+
+
 # MNIST by its hashes
 
 
@@ -351,6 +364,7 @@ def test_an_npz_holds_the_same_arrays(machine: Path) -> None:
         ("y_train", np.roll(RAW.train_labels, 1), f"expected {PARTS[1].array}, found"),
         ("x_test", RAW.test_images[:-1], r"x_test is uint8 \(6, 28, 28\)"),
         ("x_train", RAW.train_images.astype(float), "x_train is float64"),
+        ("x_test", np.asfortranarray(RAW.test_images), r"x_test is uint8 \(7, 28, 28\) in Fortran's order"),
         ("y_test", RAW.test_labels.astype(object), "y_test is object"),
     ],
 )
