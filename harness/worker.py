@@ -127,7 +127,7 @@ class Worker:
             "involuntary_switches": after.ru_nivcsw - before.ru_nivcsw,
         }
 
-    def evaluate(self, epoch: int, weights: str | None, write: bool) -> Reply:
+    def evaluate(self, epoch: int, weights: str | None = None, write: bool = False) -> Reply:
         """Score the test images and the training images; the predicted test digits come as a string of them.
 
         `weights` is the file in which the reference leaves its weights, for the others to be held against.
