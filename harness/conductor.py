@@ -53,12 +53,11 @@ from lockstep_bench.harness.worker_process import WorkerFailed, WorkerProcess, e
 
 FLOOR = "_floor"
 """The worker that measures what the machine can do at best; no backend can be called that."""
-
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end a run in order: Ctrl-C, a shutdown, a closed terminal."""
 
 Observer = Callable[[Event], None]
-Recorded = TypeVar("Recorded", bound=Event)
+Kind = TypeVar("Kind", bound=Event)
 
 
 def conduct(
@@ -199,7 +198,7 @@ class BlockConductor:
         except WorkerFailed as failure:
             self._end(name, failure.status, failure.reason, at_once=True)
 
-    def _record(self, kind: type[Recorded], **fields: Any) -> Recorded:
+    def _record(self, kind: type[Kind], **fields: Any) -> Kind:
         """An event of what a worker replied, on the disk.
 
         Raises:

@@ -181,7 +181,7 @@ class Bench:
         except UsageError as error:
             self.found["refused"] += 1
             return self._flaw_of_refusal(error)
-        except Exception as error:
+        except Exception as error:  # anything but a refusal is what is looked for
             return f"{type(error).__name__}: {error}"
         self.found["read"] += 1
         for number, (array, before) in enumerate(zip(arrays, expected, strict=True)):

@@ -187,6 +187,7 @@ def test_a_plan_s_spec_is_never_imported(tmp_path: Path, make_results: MakeResul
     for where in (folder, tmp_path):
         (where / "evil.py").write_text(f"open({str(marker)!r}, 'w').close()\n")
     for spec in ("./evil.py", str(folder / "evil.py"), "evil", "evil:Backend"):
+        # mypy cannot infer a lambda that has a default.
         change_plan(folder, lambda plan, spec=spec: plan["backends"][1].update(spec=spec))  # type: ignore[misc]
         load(folder)
         assert not marker.exists()
