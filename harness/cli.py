@@ -33,7 +33,7 @@ app = typer.Typer(
 PLAIN: Final[Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 """For text that is not ours: names, paths and reasons are printed as they are."""
 WIDE: Final = 100
-OF_NO_PLAN: Final = {"out", "data", "dataset", "resume", "retry_failed"}
+OF_NO_PLAN: Final = {"out", "data", "dataset", "resume", "retry_failed", "cluster", "allow_mixed"}
 """Options of `lockstep run` that go with --resume and leave the recorded plan as it is."""
 NOT_IF_NARROW: Final = ("times the floor", "training (s)", "initial weights", "added to")
 """A terminal of fewer characters shows tables without these columns."""
@@ -211,6 +211,12 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="With --resume: run the blocks again in which a backend failed.")
     ] = False,
+    cluster: Annotated[
+        str | None, typer.Option(help="Run the blocks on a Dask cluster: its scheduler's address, or local:N.")
+    ] = None,
+    allow_mixed: Annotated[
+        bool, typer.Option("--allow-mixed", help="With --cluster: nodes may have other versions than this machine.")
+    ] = False,
 ) -> None:
     """Train the backends in lockstep and report on them.
 
@@ -219,6 +225,7 @@ def run(
     If that is interrupted: `lockstep run --resume --out results/mine`
     """
     from lockstep_bench.harness import resuming
+    from lockstep_bench.harness.cluster import conduct_on_cluster
     from lockstep_bench.harness.conductor import conduct
     from lockstep_bench.harness.data import RESERVED, find_dataset
     from lockstep_bench.harness.plan import make_plan
@@ -264,7 +271,11 @@ def run(
     left = blocks_left(out, plan, retry_failed) if recorded else plan.blocks
     with Progress(plan.model_copy(update={"blocks": left}), console) as progress:
         try:
-            conduct(plan, found.folder, out, progress.observe, resume=resume, retry_failed=retry_failed)
+            if cluster is None:
+                conduct(plan, found.folder, out, progress.observe, resume=resume, retry_failed=retry_failed)
+            else:
+                how: Any = {"allow_mixed": allow_mixed, "resume": resume, "retry_failed": retry_failed}
+                conduct_on_cluster(plan, found, out, cluster, progress.observe, say, **how)
         except KeyboardInterrupt:
             interrupted = True
     runs = _report(out).runs

@@ -39,7 +39,7 @@ class Rule(NamedTuple):
     advice: str
 
 
-RULES: Final = (
+CONDITION_RULES: Final = (
     Rule(
         "spread_percent",
         20,
@@ -81,6 +81,14 @@ RULES: Final = (
 deviation of the log ratios."""
 
 
+NODES = Rule(
+    "nodes",
+    1,
+    "several nodes shared its machine, and disturbed each other: its times are not ranked",
+    "start one node per machine",
+)
+RULES: Final = (*CONDITION_RULES, NODES)
+"""All of them, the last of which is the only one that takes the rank too: it spoils the ratios themselves."""
 MEANS: Final = ("train_seconds", "own_seconds", "test_error_percent")
 MEDIANS: Final = (
     *("images_per_second", "startup_seconds", "predict_images_per_second", "latency_milliseconds"),
@@ -174,6 +182,7 @@ def _conditions(turns: DataFrame, runs: DataFrame) -> Row:
         "foreign_load": (turns["load_average"] - turns["threads"].astype("float64")).median(),
         "suspended_seconds": turns["suspended_seconds"].sum(),
         "put_off_percent": 100 * put_off.median(),
+        "nodes": int(runs["nodes"].max()) if len(runs) else 1,
     }
 
 
@@ -197,7 +206,7 @@ def _stand(plan: Plan, rows: Sequence[Row], ratios: DataFrame) -> None:
         for column, own in (("ratio_to_reference", [plan.reference.name]), ("ratio_to_fastest", ranked[:1])):
             if name in own and row["status"] == "ok":
                 row[column] = 1.0
-        if name in ranked:
+        if name in ranked and row[NODES.column] <= NODES.limit:
             row["rank"] = 1 + int((shown["backend"] == name).sum())
         broken = [f"{rule.column} {row[rule.column]:.3g}" for rule in RULES if row[rule.column] > rule.limit]
         row["unstable"] = "; ".join(broken)

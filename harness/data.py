@@ -115,6 +115,26 @@ def at_hand(name: str, sha256: str) -> Dataset | None:
     return None
 
 
+def raw(dataset: Dataset) -> Raw:
+    """The pixels and labels that a dataset was made of, uint8: what another machine makes the same cache of."""
+
+    def pixels(images: NDArray[np.float32]) -> NDArray[np.uint8]:
+        return np.rint(images * dataset.scale).astype(np.uint8).reshape(-1, sources.SIDE, sources.SIDE)
+
+    return Raw(pixels(dataset.train.images), dataset.train.labels, pixels(dataset.test.images), dataset.test.labels)
+
+
+def keep_sent(name: str, sha256: str, scale: int, sent: Raw) -> Dataset:
+    """Put what another machine sent, its `raw`, into this one's cache.
+
+    Raises:
+        LockstepError: it is not the dataset of that hash, or the cache cannot be written.
+    """
+    if (found := digest(sent)) != sha256:
+        raise LockstepError(f"what was sent as {name} is not it: SHA-256 expected {sha256}, found {found}")
+    return _keep(Identity(name, sha256, scale), sent, "another machine", lambda _: None)
+
+
 def open_dataset(folder: Path) -> Dataset:
     """Map a cache folder that `find_dataset` has verified; nothing is read but the manifest.
 

@@ -27,6 +27,9 @@ from lockstep_bench.harness.records import (
 )
 from lockstep_bench.harness.schedule import steps
 
+SHOWN_BLOCKS = 4
+"""Of the blocks that run at the same time, so many have their rows in the table: those that were heard of last."""
+
 
 @dataclass
 class Row:
@@ -49,8 +52,10 @@ class Progress(AbstractContextManager["Progress"]):
         running = sum(backend.skip is None for backend in plan.backends)
         epoch_steps = steps(plan.dataset.train_images, plan.problem.batch_size)
         self.all_steps = len(plan.blocks) * plan.problem.epochs * epoch_steps * running
-        self.done_steps = 0
-        self.blocks = iter(plan.blocks)
+        self.done_steps: dict[str, int] = {}
+        self.running: dict[str, dict[str, Row]] = {}
+        self.titles: dict[str, str] = {}
+        self.finished: set[str] = set()
         self.is_seen = True
         self.training_since: float | None = None
 
@@ -65,85 +70,109 @@ class Progress(AbstractContextManager["Progress"]):
         if self.live:
             self.live.stop()
 
-    def observe(self, event: Event) -> None:
-        """Take in one event and show what has changed, as long as there is somewhere to show it."""
+    def observe(self, block: Block, event: Event) -> None:
+        """Take in one event of a block and show what has changed, as long as there is somewhere to show it."""
         if self.is_seen:
             try:
-                self._observe(event)
+                self._observe(block, event)
             except OSError:  # the terminal was closed, or who read the output has gone: the run goes on
                 self.is_seen = False
 
-    def _observe(self, event: Event) -> None:
+    def _observe(self, block: Block, event: Event) -> None:
+        if isinstance(event, MachineEvent):
+            self.titles[block.id] = f"{describe(block, self.plan)} on {event.machine}"
+            self.done_steps[block.id] = 0  # of an attempt before, nothing counts
+            self.running = {name: rows for name, rows in self.running.items() if name not in self.finished}
+            self.finished.discard(block.id)
+            rows = {backend.name: Row() for backend in self.plan.backends}
+        else:
+            rows = self.running.pop(block.id)
+        self.running[block.id] = rows  # at the end: that was heard of last
         match event:
             case MachineEvent():
-                self.block = describe(next(self.blocks), self.plan)
-                self.rows = {backend.name: Row() for backend in self.plan.backends}
-                self._say(f"{self.block} on {event.machine}")
+                self._say(self.titles[block.id])
             case StartEvent():
-                self.rows[event.backend].status = "ready"
-                self._say(f"{event.backend}: started in {event.start_seconds:.1f} s")
+                rows[event.backend].status = "ready"
+                self._say(f"{event.backend}: started in {event.start_seconds:.1f} s", block)
             case TurnEvent():
-                self._turn(event)
+                self._turn(block, event)
             case EvaluationEvent():
-                row = self.rows[event.backend]
-                row.test_error_percent = event.test_error_percent
-                if (event.disagreements or 0) > allowed_disagreements(self.plan.dataset.test_images):
-                    row.failed_gate = True
-                    self._say(
-                        f"{event.backend}: not-identical, {event.disagreements:,} test images predicted differently"
-                    )
-                self._say(
-                    f"epoch {event.epoch}/{self.plan.problem.epochs}  {event.backend}: loss {row.train_loss:.4f}, "
-                    f"test error {event.test_error_percent:.2f} %, "
-                    f"{median(row.microseconds):,.0f} microseconds per step, {self.time_left()} left"
-                )
+                self._evaluation(block, event)
             case EndEvent(backend=str(name)):
-                self.rows[name].status = event.status
-                self._say(f"{name}: {event.status}" + (f", {event.reason}" if event.reason else ""))
+                rows[name].status = event.status
+                self._say(f"{name}: {event.status}" + (f", {event.reason}" if event.reason else ""), block)
+            case EndEvent():  # its rows stay until another block begins
+                self.finished.add(block.id)
             case _:
                 return
         if self.live:
             self.live.update(self.table(), refresh=True)
 
-    def _turn(self, event: TurnEvent) -> None:
-        row = self.rows[event.backend]
+    def _turn(self, block: Block, event: TurnEvent) -> None:
+        row = self.running[block.id][event.backend]
         row.epoch, row.train_loss = event.epoch, event.train_loss
         row.status = "not-identical" if row.failed_gate else "training"
         row.microseconds.append(1e6 * event.train_seconds / event.steps)
         if self.training_since is None:
             self.training_since = monotonic() - event.train_seconds
-        self.done_steps += event.steps
+        self.done_steps[block.id] += event.steps
 
-    def _say(self, line: str) -> None:
-        """A plain line, where there is no table."""
+    def _evaluation(self, block: Block, event: EvaluationEvent) -> None:
+        row = self.running[block.id][event.backend]
+        row.test_error_percent = event.test_error_percent
+        if (event.disagreements or 0) > allowed_disagreements(self.plan.dataset.test_images):
+            row.failed_gate = True
+            self._say(
+                f"{event.backend}: not-identical, {event.disagreements:,} test images predicted differently", block
+            )
+        self._say(
+            f"epoch {event.epoch}/{self.plan.problem.epochs}  {event.backend}: loss {row.train_loss:.4f}, "
+            f"test error {event.test_error_percent:.2f} %, "
+            f"{median(row.microseconds):,.0f} microseconds per step, {self.time_left()} left",
+            block,
+        )
+
+    def _say(self, line: str, block: Block | None = None) -> None:
+        """A plain line, where there is no table; it names its block where others run at the same time."""
         if not self.live:
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+            which = f"{describe(block, self.plan)}: " if block and len(self.running) > 1 else ""
+            self.console.print(which + line, highlight=False, markup=False, soft_wrap=True)
 
     def time_left(self) -> str:
         """Hours, minutes and seconds, if the rest goes as the steps so far did."""
         if self.training_since is None:
             return "?"
-        seconds = (monotonic() - self.training_since) * (self.all_steps / self.done_steps - 1)
+        done = sum(self.done_steps.values())
+        seconds = (monotonic() - self.training_since) * (self.all_steps / done - 1) if done else 0.0
         minutes, rest = divmod(round(seconds), 60)
         return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
     def table(self) -> Table:
-        """The table as it stands."""
-        title = f"{self.block}, {self.time_left()} left"
-        table = Table("backend", title=title, caption=f"{self.plan.dataset.name} on {self.plan.machine}")
+        """The table as it stands: the blocks that were heard of last, each under its own heading if there are more."""
+        several = len(self.running) > 1
+        shown = sorted(list(self.running)[-SHOWN_BLOCKS:])
+        title = f"{len(self.running)} blocks at the same time" if several else self.titles[shown[0]]
+        caption = f"dataset {self.plan.dataset.name}"
+        table = Table("backend", title=f"{title}, {self.time_left()} left", caption=caption)
         for heading in ("epoch", "train loss", "test error %", "microseconds per step"):
             table.add_column(heading, justify="right")
         table.add_column("status")
-        for name, row in self.rows.items():
-            table.add_row(
-                name,
-                f"{row.epoch}/{self.plan.problem.epochs}",
-                "" if row.train_loss is None else f"{row.train_loss:.4f}",
-                "" if row.test_error_percent is None else f"{row.test_error_percent:.2f}",
-                f"{median(row.microseconds):,.0f}" if row.microseconds else "",
-                row.status,
-            )
+        for block in shown:
+            if several:
+                table.add_section()
+                table.add_row(self.titles[block], style="bold")
+            for name, row in self.running[block].items():
+                table.add_row(name, *self._cells(row))
         return table
+
+    def _cells(self, row: Row) -> list[str]:
+        return [
+            f"{row.epoch}/{self.plan.problem.epochs}",
+            "" if row.train_loss is None else f"{row.train_loss:.4f}",
+            "" if row.test_error_percent is None else f"{row.test_error_percent:.2f}",
+            f"{median(row.microseconds):,.0f}" if row.microseconds else "",
+            row.status,
+        ]
 
 
 def describe(block: Block, plan: Plan) -> str:

@@ -136,12 +136,17 @@ class Plan(Record):
 
 
 class MachineEvent(Record):
-    """The first line of a block: when (UTC, ISO 8601) and on what it was run."""
+    """The first line of a block: when (UTC, ISO 8601) and on what it was run.
+
+    `nodes` is how many nodes of a cluster were on that machine: where there are more than one, blocks disturbed each
+    other.
+    """
 
     event: Literal["machine"] = "machine"
     machine: str
     started: str
     details: dict[str, Any]
+    nodes: Annotated[int, Field(ge=1, le=2**16)] = 1
 
 
 class StartEvent(Record):
@@ -342,6 +347,10 @@ class BlockFile:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
         self.file.close()
 
 

@@ -33,6 +33,7 @@ class Run(NamedTuple):
         planned: the backend as it was planned.
         reason: why it ended, if not well.
         python: the version of Python on that machine.
+        nodes: how many nodes of a cluster shared that machine.
         events: its own, in order.
         floors: by round, the dense floor of a step in microseconds.
         waited: CPU seconds that its worker used in turns of others, and the seconds that these turns took.
@@ -43,6 +44,7 @@ class Run(NamedTuple):
     planned: PlannedBackend
     reason: str
     python: str
+    nodes: int
     events: Sequence[Event]
     floors: Mapping[int, float]
     waited: tuple[float, float]
@@ -58,7 +60,11 @@ def runs_of(plan: Plan, block: records.Block, events: Sequence[Event], damage: s
     `damage` says why there are no events of a block that was run.
     """
     began = next((event for event in events if isinstance(event, records.MachineEvent)), None)
-    machine, python = (began.machine, str(began.details.get("python", ""))) if began else (plan.machine, "")
+    machine, python, nodes = plan.machine, "", 1
+    if began:
+        machine, python, nodes = began.machine, str(began.details.get("python", "")), began.nodes
+    if nodes > 1:  # their times are those of no other machine
+        machine = f"{machine}, shared by {nodes} nodes"
     floors = {
         event.round: 1e6 * floor_seconds(plan.problem, Rates(event.flops_per_second, event.bytes_per_second))
         for event in events
@@ -82,6 +88,7 @@ def runs_of(plan: Plan, block: records.Block, events: Sequence[Event], damage: s
             planned,
             " ".join(reason.split()),
             python,
+            nodes,
             own,
             floors,
             (
@@ -167,7 +174,7 @@ def epoch_rows(run: Run) -> Iterator[Row]:
 def run_row(run: Run) -> Row:
     """One run; what was not recorded is missing."""
     versions = run.planned.versions
-    row: Row = {**run.identity, "reason": run.reason, "python": run.python}
+    row: Row = {**run.identity, "reason": run.reason, "python": run.python, "nodes": run.nodes}
     for start in run.every(records.StartEvent):
         versions = start.versions
         row |= start.model_dump(include={"start_seconds", "import_seconds"})

@@ -7,7 +7,7 @@ from typing import Any, Final
 import pandas as pd
 from pandas import DataFrame, Series
 
-from lockstep_bench.harness.comparisons import RULES
+from lockstep_bench.harness.comparisons import NODES, RULES
 from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
@@ -26,6 +26,10 @@ SHOWN_EPOCHS: Final = (1, 3, 10)
 NATIVE: Final = (
     f"**{NOT_IDENTICAL}** Seeds, order, batch size and learning rate are the same for all. The errors say what the "
     "defaults alone do, not which framework learns better."
+)
+SHARED: Final = (
+    "Several nodes shared the machine: nobody is ranked, for the times are of a machine that was busy with others. The "
+    "errors count."
 )
 TEXT_COLUMNS: Final = ("backend", "status", "initial weights", "added to")
 LEFT_OUT_IF_NARROW: Final = ("style", "rank", "ratio to the fastest", "start-up", "training to", "runs that", "peak")
@@ -124,7 +128,19 @@ def answer(results: Results) -> str:
         texts += [f"## {part.name}"] if part.name else []
         rows = "\n".join(f"| {' | '.join(row)} |" for row in cells(own))
         texts += [" ".join(sentences(own)), rows]
+    if len(parts(results)) > 1:
+        rows = "\n".join(f"| {' | '.join(row)} |" for row in side_by_side(results))
+        texts += ["## Side by side", f"Time per step relative to {results.plan.reference.name}'s.", rows]
     return "\n\n".join(texts)
+
+
+def side_by_side(results: Results) -> Iterator[list[str]]:
+    """Every backend's ratio to the reference on each machine and with each number of threads: a column for each."""
+    columns = {part.name: part.results.summary.set_index("backend") for part in parts(results)}
+    yield ["backend", *columns]
+    yield ["---", *("---:" for _ in columns)]
+    for planned in results.plan.backends:
+        yield [planned.name, *(ratio_cell(table.loc[planned.name], "ratio_to_reference") for table in columns.values())]
 
 
 def sentences(results: Results) -> Iterator[str]:
@@ -152,7 +168,7 @@ def sentences(results: Results) -> Iterator[str]:
             yield f"{who} {ended}; there is no reference to compare them with."
         else:
             yield f"{who} {same} and {ended}."
-        yield _fastest(ok)
+        yield SHARED if ok[NODES.column].max() > NODES.limit else _fastest(ok)
     for _, row in results.summary[results.summary["backend"] == twin].iterrows():
         yield from _noise(row)
     if plan.dataset.name == "mnist" and not native:

@@ -19,7 +19,7 @@ from lockstep_bench.harness.runs import Run, epoch_rows, run_row, runs_of, turn_
 COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "runs": (
         *("backend", "style", "seed", "status", *CONDITIONS, "block", "replicate", "reason", "epochs_done", "versions"),
-        *("python", "blas", "source_sha256", *Defaults._fields),
+        *("python", "nodes", "blas", "source_sha256", *Defaults._fields),
         *("test_error_percent", "test_loss", "disagreements", "microseconds_per_step", "images_per_second"),
         *("floor_multiple", "start_seconds", "import_seconds", "build_seconds", "first_slice_seconds"),
         *("median_slice_seconds", "startup_seconds", "train_seconds", "evaluation_seconds", "own_seconds"),
@@ -48,8 +48,7 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
         *("test_error_min", "test_error_max", "notebook_reached", "disagreements", "target_reached"),
         *("epochs_to_target", "train_seconds_to_target", "predict_images_per_second", "latency_milliseconds"),
         *("call_milliseconds", "call_percent", "memory_peak_bytes", "outliers", "spread_percent", "steal_percent"),
-        "foreign_load",
-        *("waiting_percent", "suspended_seconds", "put_off_percent", "unstable"),
+        *("foreign_load", "waiting_percent", "suspended_seconds", "put_off_percent", "nodes", "unstable"),
     ),
     "ratios": (
         *("backend", "other", *CONDITIONS, "rounds", "ratio", "ratio_low", "ratio_high", "order_low", "order_high"),
@@ -80,7 +79,7 @@ DECIMALS: Final = {
 """Decimals that a column is rounded to in CSV files: every column of measured numbers has an entry."""
 WHOLE: Final = (
     *("seed", "epoch", "threads", "replicate", "round", "rounds", "start", "stop", "steps", "rank", "seeds"),
-    *("runs", "runs_ok", "epochs_done", "disagreements", "outliers", "cpus_used", "threads_used"),
+    *("runs", "runs_ok", "nodes", "epochs_done", "disagreements", "outliers", "cpus_used", "threads_used"),
     *("memory_import_bytes", "memory_build_bytes", "memory_peak_bytes", "involuntary_switches"),
 )
 """Columns of whole numbers, some of them missing; a column in neither set holds text."""

@@ -22,7 +22,7 @@ from lockstep_bench.harness.equivalence import TOLERANCES, State, compare, failu
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.plan import choose_backends, make_plan
 from lockstep_bench.harness.problem import Dtype, Problem, Weights, initial_weights
-from lockstep_bench.harness.records import EndEvent, Event, PlannedBackend
+from lockstep_bench.harness.records import Block, EndEvent, Event, PlannedBackend
 from lockstep_bench.harness.worker_process import WorkerFailed, WorkerProcess
 
 EPOCHS, IMAGES = 3, 743
@@ -193,7 +193,7 @@ class Verifier:
         )
         ends: dict[str | None, EndEvent] = {}
 
-        def observe(event: Event) -> None:
+        def observe(_: Block, event: Event) -> None:
             if isinstance(event, EndEvent):
                 ends[event.backend] = event
 

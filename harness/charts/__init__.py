@@ -29,7 +29,7 @@ def write_charts(
     """Draw every chart into `charts/` of a results folder and return the paths.
 
     With several machines or numbers of threads, into a folder for each, numbered as by `parts`:
-    `charts/1-2-threads`.
+    `charts/1-2-threads`, and `charts/ratios` has them side by side.
     """
     paths: list[Path] = []
     with context(["default", STYLE]):  # not the user's own settings: the same tables give the same bytes
@@ -40,6 +40,8 @@ def write_charts(
             target.mkdir(parents=True, exist_ok=True)
             for name, figure in chain(learning.figures(part.results), cost.figures(part.results)):
                 paths += save(figure, target, name, formats)
+        if len(several) > 1:
+            paths += write_ratios(folder, {part.name: part.results for part in several})
         for name, figure in network.figures(results, learnt) if learnt else ():
             paths += save(figure, folder / "charts", name, formats)
     return paths
