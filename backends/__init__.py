@@ -18,6 +18,8 @@ from typing import get_args
 
 from lockstep_bench.backends.base import Backend, Dtype, Style
 
+CUDA = Path("/proc/driver/nvidia/version")
+"""What there is where NVIDIA's driver runs: whether there is a GPU has to be known without importing a framework."""
 REFERENCE = "numpy"
 """The backend that is part of every run, and that all others are compared with."""
 ENTRY_POINTS = "lockstep.backends"
@@ -162,6 +164,8 @@ def why_not(backend: type[Backend], device: str = "cpu", dtype: Dtype = "float32
         return f"{', '.join(lacking)} is not installed; install it with your system's packages"
     if device not in backend.devices:
         return f"it does not run on {device}, only on {', '.join(backend.devices)}"
+    if device == "cuda" and not CUDA.exists():
+        return "there is no NVIDIA GPU here, or its driver is not running"
     if dtype not in backend.dtypes:
         return f"it does not compute in {dtype}, only in {', '.join(backend.dtypes)}"
     return None

@@ -28,8 +28,22 @@ from numpy.typing import NDArray
 from lockstep_bench.harness.problem import Defaults, Dtype, FloatArray, IntArray, Problem, Split, Weights
 
 Style = Literal["idiomatic", "tuned"]
+FULL_FLOAT32 = {"NVIDIA_TF32_OVERRIDE": "0"}
+"""In `environment` on a GPU: NVIDIA's libraries round no factor of a float32 product to TF32, whoever asks for it."""
 
-__all__ = ["Backend", "Defaults", "Dtype", "FloatArray", "IntArray", "NDArray", "Problem", "Split", "Style", "Weights"]
+__all__ = [
+    "FULL_FLOAT32",
+    "Backend",
+    "Defaults",
+    "Dtype",
+    "FloatArray",
+    "IntArray",
+    "NDArray",
+    "Problem",
+    "Split",
+    "Style",
+    "Weights",
+]
 
 
 class Backend(ABC):
@@ -124,6 +138,10 @@ class Backend(ABC):
     @abstractmethod
     def weights(self) -> Weights:
         """The current parameters, as copies in NumPy arrays of the Problem's dtype."""
+
+    def device_memory_bytes(self) -> int | None:
+        """The most that the framework has held of the device's own memory since it was started; none on the CPU."""
+        return None
 
     def synchronize(self) -> None:  # noqa: B027 - most backends have nothing to wait for
         """Wait until the device has finished; nothing to do on the CPU."""

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from lockstep_bench.backends.base import (
+    FULL_FLOAT32,
     Backend,
     Defaults,
     Dtype,
@@ -19,6 +20,34 @@ from lockstep_bench.backends.base import (
 )
 
 
+def jax_environment(device: str, dtype: Dtype) -> Mapping[str, str]:
+    """JAX rounds to float32 unless told otherwise, multiplies in TF32 on a GPU, and takes most of its memory."""
+    platform = {"JAX_PLATFORMS": device, "JAX_ENABLE_X64": str(int(dtype == "float64"))}
+    on_gpu = {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", **FULL_FLOAT32}
+    return platform | (on_gpu if device == "cuda" else {})
+
+
+def use_jax_gpu() -> None:
+    """See that JAX has a GPU; it fails without one too, and does not say why.
+
+    Raises:
+        RuntimeError: it sees none.
+    """
+    import jax
+
+    try:
+        jax.devices("cuda")
+    except (AssertionError, RuntimeError) as error:
+        raise RuntimeError(f"this JAX sees no GPU: install jax[cuda12] ({error})") from error
+
+
+def jax_memory_bytes() -> int | None:
+    """The most that JAX has held of its device's memory; none on the CPU, of which it keeps no count."""
+    import jax
+
+    return (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+
+
 class Jax(Backend):
     """A jitted update of `value_and_grad` and `optax.adam`, called batch by batch.
 
@@ -30,11 +59,12 @@ class Jax(Backend):
     packages: ClassVar[tuple[str, ...]] = ("jax", "jaxlib", "optax")
     modules: ClassVar[tuple[str, ...]] = ("jax", "optax")
     extra = "jax"
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
     @classmethod
     def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
-        """JAX rounds to float32 unless told otherwise before it is imported."""
-        return {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": str(int(dtype == "float64"))}
+        """What JAX has to be told before it is imported."""
+        return jax_environment(device, dtype)
 
     @classmethod
     def native_defaults(cls) -> Defaults:
@@ -48,8 +78,11 @@ class Jax(Backend):
         import optax
 
         self.problem = problem
-        self.images = train.images.astype(problem.dtype, copy=False)
-        self.labels = train.labels
+        if device == "cuda":
+            use_jax_gpu()
+        place = np.asarray if device == "cpu" else jnp.asarray  # the data live on the device
+        self.images = place(train.images.astype(problem.dtype, copy=False))
+        self.labels = place(train.labels)
         self.params = Weights(*(jnp.array(array) for array in weights))
 
         def epsilon(count: Any) -> Any:
@@ -95,6 +128,10 @@ class Jax(Backend):
         """Copies, because JAX's arrays are read-only in NumPy."""
         return Weights(*(np.array(array) for array in self.params))
 
+    def device_memory_bytes(self) -> int | None:
+        """Of XLA's own allocator."""
+        return jax_memory_bytes()
+
     def synchronize(self) -> None:
         """JAX returns before its work is done."""
         import jax
@@ -118,6 +155,8 @@ class JaxScan(Jax):
         import jax
         import jax.numpy as jnp
 
+        if device == "cuda":
+            use_jax_gpu()
         self.problem = problem
         self.images = jnp.asarray(train.images, problem.dtype)
         self.labels = jnp.asarray(train.labels, jnp.int32)

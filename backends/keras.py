@@ -5,7 +5,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lockstep_bench.backends.base import Backend, Dtype, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
+from lockstep_bench.backends.base import (
+    FULL_FLOAT32,
+    Backend,
+    Dtype,
+    FloatArray,
+    IntArray,
+    NDArray,
+    Problem,
+    Split,
+    Style,
+    Weights,
+)
+from lockstep_bench.backends.jax import jax_environment, jax_memory_bytes, use_jax_gpu
+from lockstep_bench.backends.tensorflow import tensorflow_environment, tensorflow_memory_bytes, use_gpu
 
 STEPS_PER_EXECUTION = 500
 """Steps that `keras-xla` takes before it returns to Python; fewer where fewer are left."""
@@ -24,24 +37,23 @@ class Keras(Backend):
     packages: ClassVar[tuple[str, ...]] = ("keras", "tensorflow")
     modules: ClassVar[tuple[str, ...]] = ("tensorflow", "keras")
     extra: ClassVar[str] = "keras"
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     from_logits: ClassVar[bool] = False
 
     @classmethod
     def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
-        """Keras's engine, and no advice on standard error."""
-        return {
-            "KERAS_BACKEND": "tensorflow",
-            "TF_CPP_MIN_LOG_LEVEL": "2",
-            "CUDA_VISIBLE_DEVICES": "-1",
-        }
+        """Keras's engine, and what that has to be told."""
+        return {"KERAS_BACKEND": "tensorflow", **tensorflow_environment(device)}
 
     def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
         """Make and compile the model, and overwrite its weights."""
         import keras
 
+        if device == "cuda":
+            self._use_gpu()
         keras.backend.clear_session()
         keras.config.set_floatx(problem.dtype)
-        self.problem = problem
+        self.device, self.problem = device, problem
         self.model = keras.Sequential(
             [
                 keras.layers.Input((problem.inputs,)),
@@ -62,6 +74,10 @@ class Keras(Backend):
         )
         self.images = train.images.astype(problem.dtype, copy=False)
         self.targets = keras.utils.to_categorical(train.labels, problem.classes)
+
+    def _use_gpu(self) -> None:
+        """See that the engine has one."""
+        use_gpu()
 
     def _options(self) -> dict[str, Any]:
         """More arguments of `compile`."""
@@ -88,6 +104,17 @@ class Keras(Backend):
     def weights(self) -> Weights:
         """Keras's kernels are (in, out) already."""
         return Weights(*(np.array(array) for array in self.model.get_weights()))
+
+    def device_memory_bytes(self) -> int | None:
+        """Of the engine's own allocator."""
+        return tensorflow_memory_bytes()
+
+    def synchronize(self) -> None:
+        """`fit` returns numbers, and so waits; what comes after the last of them is waited for here."""
+        import tensorflow as tf
+
+        if self.device == "cuda":
+            tf.experimental.sync_devices()
 
 
 class KerasXla(Keras):
@@ -127,8 +154,22 @@ class KerasJax(Keras):
 
     @classmethod
     def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
-        """The engine; JAX rounds to float32 unless told otherwise before it is imported."""
-        return {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": str(int(dtype == "float64"))}
+        """The engine, and what that has to be told."""
+        return {"KERAS_BACKEND": "jax", **jax_environment(device, dtype)}
+
+    def _use_gpu(self) -> None:
+        """See that the engine has one."""
+        use_jax_gpu()
+
+    def device_memory_bytes(self) -> int | None:
+        """Of the engine's own allocator."""
+        return jax_memory_bytes()
+
+    def synchronize(self) -> None:
+        """As for TensorFlow."""
+        import jax
+
+        jax.block_until_ready([variable.value for variable in self.model.variables])
 
 
 class KerasTorch(Keras):
@@ -146,5 +187,30 @@ class KerasTorch(Keras):
 
     @classmethod
     def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
-        """The engine; without a GPU, even where there is one."""
-        return {"KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": "-1"}
+        """The engine; on the CPU without a GPU, even where there is one, for Keras would take it."""
+        on_device = FULL_FLOAT32 if device == "cuda" else {"CUDA_VISIBLE_DEVICES": "-1"}
+        return {"KERAS_BACKEND": "torch", **on_device}
+
+    def _use_gpu(self) -> None:
+        """Without one Keras would train on the CPU, and say nothing.
+
+        Raises:
+            RuntimeError: PyTorch sees none.
+        """
+        import torch
+
+        if not torch.cuda.is_available():
+            raise RuntimeError("this PyTorch sees no GPU: install its CUDA build")
+
+    def device_memory_bytes(self) -> int | None:
+        """Of the engine's own allocator."""
+        import torch
+
+        return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+
+    def synchronize(self) -> None:
+        """As for TensorFlow."""
+        import torch
+
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()

@@ -1,12 +1,15 @@
-"""PyTorch: what its tutorial would write, and a whole step compiled."""
+"""PyTorch: what its tutorial would write, and a whole step compiled; on a GPU many of these launched as one."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from lockstep_bench.backends.base import (
+    FULL_FLOAT32,
     Backend,
     Defaults,
+    Dtype,
     FloatArray,
     IntArray,
     NDArray,
@@ -15,6 +18,9 @@ from lockstep_bench.backends.base import (
     Style,
     Weights,
 )
+
+GRAPH_STEPS = 100
+"""Steps that `pytorch-tuned` launches as one on a GPU: a divisor of the harness's slices."""
 
 
 class PyTorch(Backend):
@@ -30,7 +36,12 @@ class PyTorch(Backend):
     packages = ("torch",)
     modules = ("torch",)
     extra = "pytorch"
-    devices = ("cpu",)
+    devices = ("cpu", "cuda")
+
+    @classmethod
+    def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
+        """Full float32 on a GPU too."""
+        return FULL_FLOAT32 if device == "cuda" else {}
 
     @classmethod
     def native_defaults(cls) -> Defaults:
@@ -98,6 +109,19 @@ class PyTorch(Backend):
         )
         return Weights(hidden_kernel.T.copy(), hidden_bias.copy(), output_kernel.T.copy(), output_bias.copy())
 
+    def device_memory_bytes(self) -> int | None:
+        """Of PyTorch's own allocator."""
+        import torch
+
+        return torch.cuda.max_memory_allocated() if self.images.is_cuda else None
+
+    def synchronize(self) -> None:
+        """A GPU is told what to do, and does it later."""
+        import torch
+
+        if self.images.is_cuda:
+            torch.cuda.synchronize()
+
 
 class PyTorchTuned(PyTorch):
     """`torch.compile` of a whole step, from the batch's indices to the new parameters.
@@ -105,6 +129,9 @@ class PyTorchTuned(PyTorch):
     The step is a function of tensors, so that Inductor sees all of it: the gradient comes from `torch.func`, Adam is
     written out, and becomes one pass over parameters and moments. No autograd graph is built and no optimizer called
     at run time. `docs/tuning.md` has what else was tried.
+
+    A GPU would spend its time on the launches of so small a step: there 100 steps are recorded as a CUDA graph, and
+    launched as one.
     """
 
     name: ClassVar[str] = "pytorch-tuned"
@@ -119,11 +146,12 @@ class PyTorchTuned(PyTorch):
         torch.compiler.reset()
         dtype = getattr(torch, problem.dtype)
         self.problem = problem
-        self.parameters: Any = Weights(*(torch.tensor(array) for array in weights))
+        self.parameters: Any = Weights(*(torch.tensor(array, device=device) for array in weights))
         self.m, self.v = ([torch.zeros_like(tensor) for tensor in self.parameters] for _ in range(2))
         self.step = 0
-        self.images = torch.tensor(train.images, dtype=dtype)
-        self.labels = torch.tensor(train.labels, dtype=torch.int64)
+        self.images = torch.tensor(train.images, dtype=dtype, device=device)
+        self.labels = torch.tensor(train.labels, dtype=torch.int64, device=device)
+        self.many: Steps | None = None
 
         def step(parameters: Any, m: Any, v: Any, images: Any, labels: Any, batch: Any, scalars: Any) -> Any:
             gradients, value = self._gradients_and_value(parameters, images[batch], labels[batch])
@@ -153,14 +181,23 @@ class PyTorchTuned(PyTorch):
         """Whole batches by the compiled step; a short last one is not worth compiling for."""
         import torch
 
-        size = self.problem.batch_size
+        device, size = self.images.device, self.problem.batch_size
         state = self.parameters, self.m, self.v, self.images, self.labels
-        total = torch.zeros((), dtype=self.images.dtype)
+        total = torch.zeros((), dtype=self.images.dtype, device=device)
+        at_once = self._graph_steps()
+        in_graphs = len(order) // (at_once * size) * at_once * size if at_once else 0
         with torch.no_grad():
-            for batch in torch.tensor(order).split(size):
+            for part in torch.tensor(order[:in_graphs], device=device).reshape(-1, at_once or 1, size):
+                self.many = self.many or Steps(self.compiled, state, part, record=device.type == "cuda")
+                total += self.many(part, torch.stack([self._scalars() for _ in part]).to(device))
+            for batch in torch.tensor(order[in_graphs:], device=device).split(size):
                 step = self.compiled if len(batch) == size else self.eager
-                total += len(batch) * step(*state, batch, self._scalars())
+                total += len(batch) * step(*state, batch, self._scalars().to(device))
         return float(total) / len(order)
+
+    def _graph_steps(self) -> int:
+        """How many steps are launched as one; on the CPU there is nothing to launch."""
+        return GRAPH_STEPS if self.images.is_cuda else 0
 
     def _scalars(self) -> Any:
         """The next step's, as a tensor: numbers would be compiled in."""
@@ -175,10 +212,59 @@ class PyTorchTuned(PyTorch):
         import torch
 
         with torch.no_grad():
-            logits = self._logits(self.parameters, torch.tensor(images, dtype=self.images.dtype))
-            probabilities: FloatArray = logits.softmax(dim=1).numpy()
+            inputs = torch.tensor(images, dtype=self.images.dtype, device=self.images.device)
+            probabilities: FloatArray = self._logits(self.parameters, inputs).softmax(dim=1).cpu().numpy()
         return probabilities
 
     def weights(self) -> Weights:
         """The kernels are (in, out) here."""
-        return Weights(*(tensor.numpy().copy() for tensor in self.parameters))
+        return Weights(*(tensor.cpu().numpy().copy() for tensor in self.parameters))
+
+
+class Steps:
+    """Steps on batches of one size, recorded as one CUDA graph.
+
+    Recording only notes what would be done: the parameters stay. What has to be compiled must be before, and is tried
+    on copies of them.
+
+    Args:
+        step: of parameters, moments, images, labels, a batch and its scalars; returns the batch's mean loss.
+        state: its first five arguments, which it changes in place.
+        batches: int64 (steps, batch size); what the graph is recorded for.
+        record: without, the steps are taken one by one: the same code on the CPU.
+    """
+
+    def __init__(self, step: Callable[..., Any], state: tuple[Any, ...], batches: Any, record: bool) -> None:
+        import torch
+
+        self.step, self.state = step, state
+        self.batches = batches.clone()
+        self.scalars = torch.ones((len(batches), 2), dtype=state[3].dtype, device=batches.device)
+        self.total = torch.zeros((), dtype=state[3].dtype, device=batches.device)
+        self.graph: Any = None
+        if record:
+            parameters, m, v, images, labels = state
+            copies = Weights(*(tensor.clone() for tensor in parameters)), *([one.clone() for one in g] for g in (m, v))
+            stream = torch.cuda.Stream()  # as torch.cuda.graph wants it: what is to be recorded has run elsewhere
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                step(*copies, images, labels, self.batches[0], self.scalars[0])
+            torch.cuda.current_stream().wait_stream(stream)
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self._take()
+
+    def _take(self) -> None:
+        for batch, scalars in zip(self.batches, self.scalars, strict=True):
+            self.total += len(batch) * self.step(*self.state, batch, scalars)
+
+    def __call__(self, batches: Any, scalars: Any) -> Any:
+        """Take the steps of these batches with these scalars, (steps, 2); the sum of the losses of all images."""
+        self.batches.copy_(batches)
+        self.scalars.copy_(scalars)
+        self.total.zero_()
+        if self.graph is None:
+            self._take()
+        else:
+            self.graph.replay()
+        return self.total

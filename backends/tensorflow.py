@@ -5,7 +5,46 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lockstep_bench.backends.base import Backend, Dtype, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
+from lockstep_bench.backends.base import (
+    FULL_FLOAT32,
+    Backend,
+    Dtype,
+    FloatArray,
+    IntArray,
+    NDArray,
+    Problem,
+    Split,
+    Style,
+    Weights,
+)
+
+
+def tensorflow_environment(device: str) -> Mapping[str, str]:
+    """No advice on standard error; no GPU, or not all of its memory."""
+    on_gpu = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", **FULL_FLOAT32}
+    return {"TF_CPP_MIN_LOG_LEVEL": "2"} | (on_gpu if device == "cuda" else {"CUDA_VISIBLE_DEVICES": "-1"})
+
+
+def use_gpu() -> None:
+    """Full float32 on the GPU that there has to be: without one TensorFlow would train on the CPU, and say nothing.
+
+    Raises:
+        RuntimeError: TensorFlow sees none.
+    """
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        raise RuntimeError("this TensorFlow sees no GPU: install tensorflow[and-cuda]")
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+
+
+def tensorflow_memory_bytes() -> int | None:
+    """The most that TensorFlow has held of the GPU's memory; none on the CPU."""
+    import tensorflow as tf
+
+    if not tf.config.list_physical_devices("GPU"):
+        return None
+    return int(tf.config.experimental.get_memory_info("GPU:0")["peak"])
 
 
 class TensorFlow(Backend):
@@ -16,17 +55,20 @@ class TensorFlow(Backend):
     packages = ("tensorflow",)
     modules = ("tensorflow",)
     extra = "tensorflow"
+    devices = ("cpu", "cuda")
 
     @classmethod
     def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
-        """No advice on standard error, and no GPU."""
-        return {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}
+        """What TensorFlow has to be told before it is imported."""
+        return tensorflow_environment(device)
 
     def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
         """Trace the loop; XLA compiles it for each number of batches when it is first called."""
         import tensorflow as tf
 
-        self.problem = problem
+        if device == "cuda":
+            use_gpu()
+        self.device, self.problem = device, problem
         self.images = tf.constant(train.images, problem.dtype)
         self.targets = tf.one_hot(train.labels, problem.classes, dtype=problem.dtype)
         self.parameters = [tf.Variable(array) for array in weights]
@@ -91,3 +133,14 @@ class TensorFlow(Backend):
     def weights(self) -> Weights:
         """Copies of the variables."""
         return Weights(*(np.array(variable) for variable in self.parameters))
+
+    def device_memory_bytes(self) -> int | None:
+        """Of TensorFlow's own allocator."""
+        return tensorflow_memory_bytes()
+
+    def synchronize(self) -> None:
+        """What is left on a GPU when the loss has come back."""
+        import tensorflow as tf
+
+        if self.device == "cuda":
+            tf.experimental.sync_devices()

@@ -78,7 +78,11 @@ def compare(old: Path | str, new: Path | str) -> "pd.DataFrame":
 
 
 def verify(
-    *backends: str, dtype: "Dtype" = "float32", dataset: str = "auto", data: Path | str | None = None
+    *backends: str,
+    dtype: "Dtype" = "float32",
+    device: str = "cpu",
+    dataset: str = "auto",
+    data: Path | str | None = None,
 ) -> "pd.DataFrame":
     """The acceptance test of backends: a row per backend and check.
 
@@ -96,6 +100,6 @@ def verify(
     from lockstep_bench.harness.data import find_dataset
     from lockstep_bench.harness.verification import Row, Verifier
 
-    verifier = Verifier(find_dataset(dataset, Path(data) if data else None, print), dtype)
+    verifier = Verifier(find_dataset(dataset, Path(data) if data else None, print), dtype, device=device)
     rows = [row for verification in verifier.verify_all(backends) for row in verification.rows()]
     return pd.DataFrame(rows, columns=Row._fields)

@@ -127,17 +127,18 @@ class BlockConductor:
         if backend.skip:
             self.emit(EndEvent(backend=backend.name, status="skipped", reason=backend.skip))
             return
-        worker = self.workers[backend.name] = processes.enter_context(self._process(backend.spec, backend.name))
+        device = backend.device or plan.device
+        worker = self.workers[backend.name] = processes.enter_context(self._process(backend.spec, backend.name, device))
         self._record(StartEvent, backend=backend.name, **worker.start())
         reply = worker.build(plan.problem, self.block.seed, self.dataset, plan.dataset.train_images, plan.profile)
         built = self._record(BuildEvent, backend=backend.name, **reply)
         self._agree(f"{built.initializer} initial weights", built.weights_sha256)
 
-    def _process(self, spec: str, name: str) -> WorkerProcess:
+    def _process(self, spec: str, name: str, device: str) -> WorkerProcess:
         return WorkerProcess(
             spec,
             dtype=self.plan.problem.dtype,
-            device=self.plan.device,
+            device=device,
             threads=self.block.threads,
             log=self.logs / f"{name}.log",
             timeout=self.plan.turn_timeout_seconds,
@@ -147,7 +148,7 @@ class BlockConductor:
     def _start_floor(self, processes: ExitStack) -> None:
         """Start the worker that measures the floor; a run without it is a run all the same."""
         with suppress(WorkerFailed):
-            worker = processes.enter_context(self._process(REFERENCE, FLOOR))
+            worker = processes.enter_context(self._process(REFERENCE, FLOOR, "cpu"))
             worker.start()
             self.floor = worker
 

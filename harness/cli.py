@@ -154,6 +154,7 @@ def new_backend(
 def verify(
     backends: BackendsArgument = None,
     dtype: Annotated[Dtype, typer.Option(help="The backends' arithmetic; the oracle's is float64.")] = Dtype.FLOAT32,
+    device: Annotated[str, typer.Option(help="Where the backends run: cpu or cuda; the oracle is on the CPU.")] = "cpu",
     dataset: DatasetOption = "auto",
     data: DataOption = None,
 ) -> None:
@@ -167,7 +168,7 @@ def verify(
     from lockstep_bench.harness.verification import Verifier
 
     _say_refused(backends)
-    verifier = Verifier(find_dataset(dataset, data, say), dtype.value)
+    verifier = Verifier(find_dataset(dataset, data, say), dtype.value, device=device)
     all_passed = True
     for verification in verifier.verify_all(backends or []):
         all_passed &= verification.passed or (verification.backend.skip is not None)

@@ -99,7 +99,7 @@ MEDIANS: Final = (
 def ratio_rows(plan: Plan, turns: DataFrame) -> Iterator[Row]:
     """Every ordered pair of backends, by machine and number of threads."""
     for _, own in turns[turns["status"] == "ok"].groupby(PART, sort=False):
-        conditions = {column: own[column].iloc[0] for column in CONDITIONS}
+        conditions = {**{column: own[column].iloc[0] for column in CONDITIONS}, "device": plan.device}
         for found in compare_all(_seconds(plan, own)):
             yield {**found._asdict(), "verdict": found.verdict, **conditions}
 
@@ -150,6 +150,7 @@ def _backend(plan: Plan, name: str, runs: DataFrame, turns: DataFrame) -> Row:
         **ok[list(MEDIANS)].median(),
         "disagreements": runs["disagreements"].max(),
         "memory_peak_bytes": ok["memory_peak_bytes"].max(),
+        "device_memory_peak_bytes": ok["device_memory_peak_bytes"].max(),
         "seeds": len(errors),
         "test_error_low": low,
         "test_error_high": high,

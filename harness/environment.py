@@ -28,10 +28,14 @@ def cpu_model() -> str:
     return str(cpuinfo.get_cpu_info().get("brand_raw") or platform.machine())
 
 
-def machine_name() -> str:
-    """What the tables call this machine: CPU, CPUs, memory; never its host name, which is nobody's business."""
+def machine_name(device: str = "cpu") -> str:
+    """What the tables call this machine: CPU, CPUs, memory; never its host name, which is nobody's business.
+
+    For a run on `cuda` the first GPU's name is in it too.
+    """
     gibibytes = round(psutil.virtual_memory().total / 2**30)
-    return f"{cpu_model()}, {available_cpus()} CPUs, {gibibytes} GiB"
+    gpu = f", {gpus()[0].partition(',')[0]}" if device == "cuda" and gpus() else ""
+    return f"{cpu_model()}, {available_cpus()} CPUs, {gibibytes} GiB{gpu}"
 
 
 def machine_details() -> dict[str, Any]:

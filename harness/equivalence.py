@@ -41,6 +41,15 @@ TOLERANCES: Final[dict[Dtype, Tolerance]] = {
 }
 
 
+CUDA_TOLERANCE: Final = Tolerance(probabilities=4e-7, losses=4e-6, weights=4e-5)
+"""On a GPU, in float32: sums are made in another order there, of more parts. TF32 would still be seen."""
+
+
+def tolerance(dtype: Dtype, device: str) -> Tolerance:
+    """What is allowed in this arithmetic on this device."""
+    return CUDA_TOLERANCE if (device, dtype) == ("cuda", "float32") else TOLERANCES[dtype]
+
+
 def allowed_disagreements(test_images: int) -> int:
     """How many predictions may differ before a backend is not the same network any more: 0.05 %, and at least 1."""
     return max(1, int(test_images * GATE_FRACTION))

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from numpy.typing import NDArray
 
-from lockstep_bench.backends import BackendNotFoundError, load, why_not
+from lockstep_bench.backends import REFERENCE, BackendNotFoundError, load, why_not
 from lockstep_bench.harness import environment
 from lockstep_bench.harness.block_conductor import BlockConductor
 from lockstep_bench.harness.data import at_hand, check_dataset, keep_sent
@@ -87,7 +87,7 @@ def describe(specs: Sequence[str], adapters: Mapping[str, str], device: str, dat
         data_sha256: its hash.
     """
     return Report(
-        machine=environment.machine_name(),
+        machine=environment.machine_name(device),
         host=BOOT_ID.read_text().strip() if BOOT_ID.exists() else platform.node(),
         cpus=environment.available_cpus(),
         software={"lockstep": environment.lockstep_version(), "python": platform.python_version()},
@@ -101,7 +101,8 @@ def _found(spec: str, adapters: Mapping[str, str], device: str) -> Found:
         backend = load(_here(spec, adapters))
     except BackendNotFoundError as error:
         return Found({}, "", str(error))
-    return Found(backend.versions(), backend.source_sha256(), why_not(backend, device) or "")
+    own = device if device in backend.devices or spec != REFERENCE else "cpu"  # as it was planned
+    return Found(backend.versions(), backend.source_sha256(), why_not(backend, own) or "")
 
 
 def _here(spec: str, adapters: Mapping[str, str]) -> str:

@@ -126,7 +126,7 @@ def make_plan(
         slice_steps=slice_steps or defaults.slice_steps,
         turn_timeout_seconds=turn_timeout,
         target_error_percent=target,
-        machine=environment.machine_name(),
+        machine=environment.machine_name(device),
     )
 
 
@@ -181,7 +181,8 @@ def _planned(spec: str, device: str, dtype: Dtype) -> PlannedBackend:
         backend = load(spec)
     except BackendNotFoundError as error:
         raise UsageError(str(error)) from error
-    skip = why_not(backend, device, dtype)
+    own = None if device in backend.devices or spec != REFERENCE else "cpu"
+    skip = why_not(backend, own or device, dtype)
     return PlannedBackend(
         name=backend.name,
         style=backend.style,
@@ -189,4 +190,5 @@ def _planned(spec: str, device: str, dtype: Dtype) -> PlannedBackend:
         versions=backend.versions(),
         skip=skip,
         source_sha256=backend.source_sha256(),
+        device=own,
     )

@@ -52,6 +52,7 @@ class Record(BaseModel):
 class PlannedBackend(Record):
     """A backend as the plan resolved it; `spec` is what loaded it, `skip` why it cannot run here.
 
+    `device` is where it trains if that is not the plan's: the reference has only the CPU, and is part of every run.
     `source_sha256` is of the adapter's own code. Plans from before runs could be resumed lack it.
     """
 
@@ -61,6 +62,7 @@ class PlannedBackend(Record):
     versions: dict[str, str]
     skip: str | None = None
     source_sha256: str | None = None
+    device: str | None = None
 
 
 class PlannedDataset(Record):
@@ -237,7 +239,8 @@ class EvaluationEvent(Record):
     have been busy since `build`, `affinity` the CPUs that it may use; `peak_bytes` is the most it ever held resident.
     `disagreements` counts the test images predicted differently from the reference, and `weights_difference` is how far
     the weights are from the reference's, relative to how far those moved; none where there was no reference left, and
-    in the native profile, where nobody is meant to agree. Earlier records lack the latter.
+    in the native profile, where nobody is meant to agree. `device_peak_bytes` is the most that the framework held of a
+    device's own memory; none on the CPU. Earlier records lack the latter two.
     """
 
     event: Literal["evaluation"] = "evaluation"
@@ -255,6 +258,7 @@ class EvaluationEvent(Record):
     peak_bytes: Count
     disagreements: Count | None
     weights_difference: Number | None = None
+    device_peak_bytes: Count | None = None
 
 
 class ExtraEvent(Record):

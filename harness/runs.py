@@ -77,7 +77,8 @@ def runs_of(plan: Plan, block: records.Block, events: Sequence[Event], damage: s
         if status == "ok" and (hidden := _hidden_work(own, floors)):
             status, reason = "not-identical", hidden
         who = {"backend": planned.name, "style": planned.style, "seed": block.seed, "replicate": block.replicate}
-        where = {"machine": machine, "dataset": plan.dataset.name, "threads": block.threads, "device": plan.device}
+        where = {"machine": machine, "dataset": plan.dataset.name, "threads": block.threads}
+        where["device"] = planned.device or plan.device
         identity = {**who, "status": status, **where, "profile": plan.profile, "block": block.id}
         waited = [turn for turn in turns if planned.name in turn.waiting_seconds]
         # An exception's text may have lines and control characters; a row, a list item and a heading may not.
@@ -239,6 +240,7 @@ def _evaluations(run: Run) -> Row:
         "threads_used": max(event.threads_used for event in evaluations),
         "cpus_used": len(last.affinity) or None,
         "memory_peak_bytes": last.peak_bytes,
+        "device_memory_peak_bytes": last.device_peak_bytes,
     }
 
 

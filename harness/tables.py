@@ -25,7 +25,7 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
         *("median_slice_seconds", "startup_seconds", "train_seconds", "evaluation_seconds", "own_seconds"),
         *("weights_seconds", "weights_again_seconds", "call_milliseconds", "call_percent", "predict_images_per_second"),
         *("latency_milliseconds", "latency_p99_milliseconds", "memory_import_bytes", "memory_build_bytes"),
-        *("memory_peak_bytes", "cpus_used", "threads_used", "waiting_percent"),
+        *("memory_peak_bytes", "device_memory_peak_bytes", "cpus_used", "threads_used", "waiting_percent"),
         *("epochs_to_target", "train_seconds_to_target", "own_seconds_to_target"),
     ),
     "epochs": (
@@ -47,7 +47,8 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
         *("train_seconds", "own_seconds", "test_error_percent", "seeds", "test_error_low", "test_error_high"),
         *("test_error_min", "test_error_max", "notebook_reached", "disagreements", "target_reached"),
         *("epochs_to_target", "train_seconds_to_target", "predict_images_per_second", "latency_milliseconds"),
-        *("call_milliseconds", "call_percent", "memory_peak_bytes", "outliers", "spread_percent", "steal_percent"),
+        *("call_milliseconds", "call_percent", "memory_peak_bytes", "device_memory_peak_bytes", "outliers"),
+        *("spread_percent", "steal_percent"),
         *("foreign_load", "waiting_percent", "suspended_seconds", "put_off_percent", "nodes", "unstable"),
     ),
     "ratios": (
@@ -80,7 +81,8 @@ DECIMALS: Final = {
 WHOLE: Final = (
     *("seed", "epoch", "threads", "replicate", "round", "rounds", "start", "stop", "steps", "rank", "seeds"),
     *("runs", "runs_ok", "nodes", "epochs_done", "disagreements", "outliers", "cpus_used", "threads_used"),
-    *("memory_import_bytes", "memory_build_bytes", "memory_peak_bytes", "involuntary_switches"),
+    *("memory_import_bytes", "memory_build_bytes", "memory_peak_bytes", "device_memory_peak_bytes"),
+    "involuntary_switches",
 )
 """Columns of whole numbers, some of them missing; a column in neither set holds text."""
 

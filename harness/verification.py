@@ -18,7 +18,7 @@ from lockstep_bench.backends import REFERENCE
 from lockstep_bench.harness.conductor import conduct
 from lockstep_bench.harness.data import Dataset
 from lockstep_bench.harness.environment import available_cpus
-from lockstep_bench.harness.equivalence import TOLERANCES, State, compare, failure
+from lockstep_bench.harness.equivalence import State, compare, failure, tolerance
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.plan import choose_backends, make_plan
 from lockstep_bench.harness.problem import Dtype, Problem, Weights, initial_weights
@@ -114,6 +114,7 @@ class Verifier:
     Args:
         dataset: its first images are trained on, its test images predicted.
         dtype: the arithmetic of the backends; the oracle's is float64.
+        device: where they run; the oracle is on the CPU.
         threads: how many CPU threads every worker uses; all there are if none.
         caches: a folder for what workers compile, each for those after it; one for this verifier if none.
 
@@ -123,22 +124,28 @@ class Verifier:
     """
 
     def __init__(
-        self, dataset: Dataset, dtype: Dtype = "float32", threads: int | None = None, caches: Path | None = None
+        self,
+        dataset: Dataset,
+        dtype: Dtype = "float32",
+        threads: int | None = None,
+        caches: Path | None = None,
+        device: str = "cpu",
     ) -> None:
         if len(dataset.train.labels) < IMAGES:
             raise UsageError(f"{dataset.name} has fewer than the {IMAGES} training images that verifying takes")
         self.dataset, self.dtype, self.threads = dataset, dtype, threads or available_cpus()
+        self.device = device
         # No start-up is timed here, so what one worker compiles is there for the next.
         self._own_caches = tempfile.TemporaryDirectory(prefix="lockstep-", ignore_cleanup_errors=True)
         self.caches = caches or Path(self._own_caches.name)
         try:
-            self.oracle = self._train(REFERENCE, Problem(dtype="float64"))
+            self.oracle = self._train(REFERENCE, Problem(dtype="float64"), "cpu")
         except WorkerFailed as failed:
             raise LockstepError(f"the oracle itself failed, {failed.status}: {failed.reason}") from failed
 
     def verify_all(self, specs: Sequence[str] = ()) -> Iterator[Verification]:
         """Verify the backends that are named, or all there are, one after another."""
-        for backend in choose_backends(specs, dtype=self.dtype):
+        for backend in choose_backends(specs, dtype=self.dtype, device=self.device):
             if not specs or backend.spec in specs:
                 yield self.verify(backend)
 
@@ -161,15 +168,15 @@ class Verifier:
 
     def _contract(self, backend: PlannedBackend) -> list[Outcome]:
         """What the backend's own worker finds."""
-        with self._worker(backend.spec, self.dtype) as worker:
+        with self._worker(backend.spec, self.dtype, backend.device or self.device) as worker:
             findings = worker.contract(Problem(dtype=self.dtype), self.dataset.folder)
         return [Outcome("contract", name, failure is None, failure or "") for name, failure in findings.items()]
 
     def _identity(self, backend: PlannedBackend) -> list[Outcome]:
         """Train it as the oracle was trained, and compare."""
-        state = self._train(backend.spec, Problem(dtype=self.dtype))
+        state = self._train(backend.spec, Problem(dtype=self.dtype), backend.device or self.device)
         start = initial_weights(Problem(dtype="float64"), SEED)
-        checks = compare(state, self.oracle, start, TOLERANCES[self.dtype])
+        checks = compare(state, self.oracle, start, tolerance(self.dtype, backend.device or self.device))
         return [
             Outcome("identity", check.name, check.passed, failure(check, checks), check.difference, check.tolerance)
             for check in checks
@@ -189,6 +196,7 @@ class Verifier:
             train_images=RUN_IMAGES,
             slice_steps=RUN_SLICE_STEPS,
             threads=self.threads,
+            device=self.device,
             turn_timeout=TURN_TIMEOUT_SECONDS,
         )
         ends: dict[str | None, EndEvent] = {}
@@ -213,11 +221,11 @@ class Verifier:
         check = f"{RUN_EPOCHS} epochs in turns with {REFERENCE}"
         return [Outcome("lockstep", check, passed, "" if passed else detail)]
 
-    def _train(self, spec: str, problem: Problem) -> State:
+    def _train(self, spec: str, problem: Problem, device: str) -> State:
         """Step-0 probabilities; losses, of the first batch by itself and of the rest; weights after 150 steps."""
         slices = [(1, 0, problem.batch_size), (1, problem.batch_size, IMAGES)]
         slices += [(epoch, 0, IMAGES) for epoch in range(2, EPOCHS + 1)]
-        with tempfile.TemporaryDirectory() as folder, self._worker(spec, problem.dtype) as worker:
+        with tempfile.TemporaryDirectory() as folder, self._worker(spec, problem.dtype, device) as worker:
             before, after = Path(folder, "before.npz"), Path(folder, "after.npz")
             worker.build(problem, SEED, self.dataset.folder, IMAGES)
             worker.ask("save", path=str(before))
@@ -230,7 +238,7 @@ class Verifier:
                 return State(first["probabilities"], np.array(losses), weights)
 
     @contextmanager
-    def _worker(self, spec: str, dtype: Dtype) -> Iterator[WorkerProcess]:
+    def _worker(self, spec: str, dtype: Dtype, device: str) -> Iterator[WorkerProcess]:
         """A worker that has imported its framework.
 
         Raises:
@@ -242,7 +250,7 @@ class Verifier:
                 with WorkerProcess(
                     spec,
                     dtype=dtype,
-                    device="cpu",
+                    device=device,
                     threads=self.threads,
                     log=log,
                     timeout=TURN_TIMEOUT_SECONDS,

@@ -150,6 +150,7 @@ class Worker:
             "threads_used": threads_used,
             "affinity": conditions.affinity(),
             "peak_bytes": conditions.peak_memory_bytes(),
+            "device_peak_bytes": self.backend.device_memory_bytes(),
             "digits": "".join(map(str, test.digits)),
             "weights_difference": self._weights_difference(weights, write) if weights else None,
         }
