@@ -21,6 +21,7 @@ from lockstep_bench.harness.block_conductor import BlockConductor
 from lockstep_bench.harness.data import at_hand, check_dataset, keep_sent
 from lockstep_bench.harness.records import Event, Plan
 from lockstep_bench.harness.sources import Raw
+from lockstep_bench.harness.worker_process import FIRST_CPU
 
 RESOURCE = "lockstep"
 """A node offers one of it, and a block takes one: so there is one block at a time on a node."""
@@ -191,8 +192,10 @@ def run_block(
         worker.log_event(topic, {"block": block, "event": text, **place})
         events.append(text)
 
+    [own] = (one for one in plan.blocks if one.id == block)
+    if isinstance(worker.name, int):  # a local cluster numbers its nodes: each takes CPUs of its own as far as they go
+        os.environ[FIRST_CPU] = str(worker.name * own.threads)
     with tempfile.TemporaryDirectory(prefix="lockstep-logs-") as logs:
-        [own] = (one for one in plan.blocks if one.id == block)
         conductor = BlockConductor(here, own, dataset.folder, Path(logs), emit)
         conductor.run()
         printed = {path.name: path.read_bytes() for path in Path(logs).iterdir()}

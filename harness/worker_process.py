@@ -47,6 +47,7 @@ COMPILE_CACHES = (
 """Folders of compiled code: a new worker's are empty, so that its start-up cost is not that of an earlier run."""
 UNWANTED = ("JAX_COMPILATION_CACHE_DIR",)
 """Where it is set, JAX keeps compiled code from run to run; it has no cache if it is not."""
+FIRST_CPU = "LOCKSTEP_FIRST_CPU"
 EXIT_SECONDS = 5.0
 """How long a worker may take to exit once its connection is closed."""
 REPLY_BYTES = 1 << 20
@@ -273,13 +274,15 @@ def _shorten(log: Path) -> None:
 def _affinity(count: int) -> Iterator[None]:
     """Within it, this thread runs on the first `count` CPUs that it may use, and what it starts inherits that.
 
-    Pinning is Linux's: elsewhere nothing is done.
+    Where several runs share a machine, as tests and the nodes of a local cluster do, each begins with another CPU: its
+    place among them is in FIRST_CPU. Pinning is Linux's: elsewhere nothing is done.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(before)[:count])
+    first = int(os.environ.get(FIRST_CPU, "0")) % len(before)
+    os.sched_setaffinity(0, [*sorted(before)[first:], *sorted(before)[:first]][:count])
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ from shutil import which
 import pytest
 
 from lockstep_bench.harness.data import Dataset, find_dataset
+from lockstep_bench.harness.worker_process import FIRST_CPU
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,6 +21,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for mark, reason in missing.items():
             if item.get_closest_marker(mark):
                 item.add_marker(pytest.mark.skip(reason=reason))  # never in CI: there the loop is empty
+
+
+def pytest_configure() -> None:
+    """Of several test processes each has its workers on other CPUs first."""
+    if number := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
+        os.environ[FIRST_CPU] = number
 
 
 @pytest.fixture(scope="session")

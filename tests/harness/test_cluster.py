@@ -26,7 +26,7 @@ LOCKSTEP = [sys.executable, "-c", "from lockstep_bench.harness.cli import main; 
 DASK = [sys.executable, "-m", "dask"]
 RUN = ["run", "numpy", "scikit-learn-tuned", "--dataset", "digits", "--threads", "1", "--slice-steps", "10"]
 SHORT = [*RUN, "--epochs", "1", "--train-images", "150", "--seeds", "0,1,2,3"]
-LONG = [*RUN, "--epochs", "10", "--seeds", "0"]
+LONG = [*RUN, "--epochs", "10", "--train-images", "300", "--seeds", "0"]
 MARK = "LOCKSTEP_TEST_CLUSTER"
 SECONDS = 120.0
 """For anything to happen."""
