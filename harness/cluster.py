@@ -301,10 +301,10 @@ class ClusterRun:
             attempt = self.begun[block.id]
         for text in outcome.events[attempt.written :]:
             self._write(attempt, text)
-        for name, text in outcome.logs.items():
+        for name, printed in outcome.logs.items():
             path = self.out / "logs" / block.id / Path(name).name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(text)
+            path.write_bytes(printed)
         write_arrays(self.out, block, outcome.arrays)
         self._append(attempt, EndEvent(backend=None, status="ok"))
         self.begun.pop(block.id).file.close()

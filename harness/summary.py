@@ -136,11 +136,14 @@ def answer(results: Results) -> str:
 
 def side_by_side(results: Results) -> Iterator[list[str]]:
     """Every backend's ratio to the reference on each machine and with each number of threads: a column for each."""
-    columns = {part.name: part.results.summary.set_index("backend") for part in parts(results)}
+    columns = {
+        part.name: {row["backend"]: ratio_cell(row, "ratio_to_reference") for _, row in part.results.summary.iterrows()}
+        for part in parts(results)
+    }
     yield ["backend", *columns]
     yield ["---", *("---:" for _ in columns)]
     for planned in results.plan.backends:
-        yield [planned.name, *(ratio_cell(table.loc[planned.name], "ratio_to_reference") for table in columns.values())]
+        yield [planned.name, *(cells[planned.name] for cells in columns.values())]
 
 
 def sentences(results: Results) -> Iterator[str]:

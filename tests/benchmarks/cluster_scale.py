@@ -24,7 +24,6 @@ from uuid import uuid4
 import numpy as np
 import psutil
 
-from lockstep_bench.harness import cluster
 from lockstep_bench.harness.cluster import ClusterRun
 from lockstep_bench.harness.data import find_dataset
 from lockstep_bench.harness.node import RESOURCE, Outcome
@@ -153,7 +152,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--faster", type=float, nargs="+", default=[1.0, 2.0, 4.0, 8.0, 16.0])
     arguments = parser.parse_args()
-    cluster.node.run_block = fake_block  # type: ignore[assignment] # that is what is fake here
+    node.run_block = fake_block
     from distributed import Client
 
     spawn = multiprocessing.get_context("spawn")

@@ -20,6 +20,7 @@ from lockstep_bench.harness.guard import guard
 from lockstep_bench.harness.plan import make_plan
 from lockstep_bench.harness.problem import Defaults, Problem
 from lockstep_bench.harness.records import (
+    Block,
     BuildEvent,
     EndEvent,
     EvaluationEvent,
@@ -168,7 +169,7 @@ def test_phases_conditions_and_floor_are_recorded(digits: Dataset, tmp_path: Pat
 def test_a_run_goes_on_without_its_floor(digits: Dataset, tmp_path: Path) -> None:
     """When the worker that measures it dies, the others end well, with no floor from then on."""
 
-    def kill_floor(event: Event) -> None:
+    def kill_floor(_: Block, event: Event) -> None:
         if isinstance(event, EvaluationEvent) and event.epoch == 1:
             workers()[-1].kill()
 
@@ -206,7 +207,7 @@ def test_extras_can_be_left_out(digits: Dataset, tmp_path: Path) -> None:
     """For who wants to know how a run ends, and nothing else."""
     seen: list[Event] = []
     plan = make_plan(digits, ["numpy"], **{**SMALL, "epochs": 1})
-    conduct(plan, digits.folder, tmp_path / "out", seen.append, extras=False)
+    conduct(plan, digits.folder, tmp_path / "out", lambda _, event: seen.append(event), extras=False)
     assert ends(seen)["numpy"].status == "ok"
     assert not [event for event in seen if isinstance(event, ExtraEvent)]
 
@@ -264,7 +265,7 @@ def test_backend_that_failed_the_gate_stays_not_identical_whatever_comes_later(
     crash = method("synchronize(self)", "if self.turns == 4: os._exit(3)")
     plan = make_plan(digits, [adapter("crashes", f"{wrong}\n\n{crash}"), adapter("interrupted", wrong)], **SMALL)
 
-    def interrupt(event: Event) -> None:
+    def interrupt(_: Block, event: Event) -> None:
         if isinstance(event, EvaluationEvent) and event.epoch == 2:
             raise KeyboardInterrupt
 
@@ -284,7 +285,7 @@ def test_backend_that_failed_the_gate_stays_not_identical_whatever_comes_later(
 def test_backends_whose_reference_is_gone_are_not_called_identical(digits: Dataset, tmp_path: Path) -> None:
     """When the reference dies the others finish, but nobody can say that they were the same network."""
 
-    def kill_reference(event: Event) -> None:
+    def kill_reference(_: Block, event: Event) -> None:
         if isinstance(event, EvaluationEvent) and event.backend == "scikit-learn" and event.epoch == 1:
             workers()[0].kill()
 
