@@ -24,6 +24,7 @@ from uuid import uuid4
 import numpy as np
 import psutil
 
+from lockstep_bench.harness import node
 from lockstep_bench.harness.cluster import ClusterRun
 from lockstep_bench.harness.data import find_dataset
 from lockstep_bench.harness.node import RESOURCE, Outcome

@@ -81,7 +81,7 @@ def see_that_no_worker_is_left(folder: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200)
 def test_a_plan_killed_at_any_moment_is_completed_as_if_nothing_had_been(tmp_path: Path) -> None:
     """Killed at random moments, then resumed: no worker is left, and the tables, timings aside, are those of one go.
 
