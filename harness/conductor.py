@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from lockstep_bench.backends import REFERENCE
 from lockstep_bench.harness import environment
 from lockstep_bench.harness.conditions import Watch
 from lockstep_bench.harness.data import check_dataset
-from lockstep_bench.harness.equivalence import GATE_WEIGHTS, allowed_disagreements, disagreements
+from lockstep_bench.harness.equivalence import disagreements, gate
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.records import (
     Block,
@@ -88,9 +88,37 @@ def conduct(
         LockstepError: `out` cannot be written, or the dataset is not the plan's; what was complete is kept.
         KeyboardInterrupt: after SIGINT, SIGTERM or SIGHUP, when the workers are gone and what was done is recorded.
     """
+
+    def conductor(block: Block, emit: Observer) -> "BlockConductor":
+        return BlockConductor(plan, block, dataset, out / "logs" / block.id, emit, extras, caches)
+
+    conduct_blocks(plan, dataset, out, observe, conductor, resume=resume, retry_failed=retry_failed)
+
+
+class Conductor(Protocol):
+    """What runs one block, and fills the arrays that go into its .npz file."""
+
+    arrays: dict[str, NDArray[Any]]
+
+    def run(self) -> None:
+        """Do all of it, telling every event; what it raises ends the run."""
+
+
+def conduct_blocks(
+    plan: Plan,
+    dataset: Path,
+    out: Path,
+    observe: Observer,
+    conductor: Callable[[Block, Observer], Conductor],
+    *,
+    resume: bool,
+    retry_failed: bool,
+) -> None:
+    """As `conduct`, each block by what `conductor` makes of it and of whom to tell its events."""
     with locked(out), _ended_in_order():
-        if not (resume and plan_path(out).exists()):
-            if any(path != plan_path(out).with_suffix(".json.partial") for path in out.iterdir()):
+        path = plan_path(out, type(plan))
+        if not (resume and path.exists()):
+            if any(other != path.with_suffix(".json.partial") for other in out.iterdir()):
                 raise UsageError(
                     f"{out} holds other things already: give another --out, or go on with its run by --resume; "
                     "nothing was overwritten"
@@ -105,11 +133,12 @@ def conduct(
                     file.append(event)
                     observe(event)
 
-                conductor = BlockConductor(plan, block, dataset, out / "logs" / block.id, emit, extras, caches)
+                own = conductor(block, emit)
                 try:
-                    conductor.run()
+                    own.run()
                 finally:
-                    write_arrays(out, block, conductor.arrays)
+                    if own.arrays:
+                        write_arrays(out, block, own.arrays)
                 emit(EndEvent(backend=None, status="ok"))
 
 
@@ -204,10 +233,7 @@ class BlockConductor:
         Raises:
             WorkerFailed: it is not what a worker can reply.
         """
-        try:
-            event = kind(**fields)
-        except ValidationError as error:
-            raise WorkerFailed("error", f"what it sent is no {kind.__name__}: {first_error(error)}") from error
+        event = replied(kind, **fields)
         self.emit(event)
         return event
 
@@ -311,7 +337,7 @@ class BlockConductor:
         reply = self.workers[name].ask(
             "evaluate", epoch=epoch, weights=str(self.weights) if is_gated else None, write=is_reference
         )
-        digits = _digits(reply.pop("digits", None), self.plan.dataset.test_images)
+        digits = sent_digits(reply.pop("digits", None), self.plan.dataset.test_images)
         self._agree(f"images of epoch {epoch}", str(reply.get("order_sha256")))
         self.digits.setdefault(name, []).append(digits)
         reference = self.digits[self.plan.reference.name][-1] if is_gated else None
@@ -322,17 +348,11 @@ class BlockConductor:
 
     def _gate(self, event: EvaluationEvent) -> None:
         """A backend that is not the reference's network goes on, marked from now on."""
-        reference, images = self.plan.reference.name, self.plan.dataset.test_images
-        allowed, differ, apart = allowed_disagreements(images), event.disagreements, event.weights_difference
-        found = ""
+        found, differ, apart = "", event.disagreements, event.weights_difference
         if differ is None or apart is None:
             self.unchecked = self.unchecked or f"from epoch {event.epoch} on not checked: the reference was gone"
-        elif differ > allowed:
-            found = (
-                f"it predicted {differ} of {images:,} test images differently from {reference}; {allowed} are allowed"
-            )
-        elif apart > GATE_WEIGHTS:
-            found = f"its weights were {apart:.2g} of {reference}'s way from {reference}'s; {GATE_WEIGHTS:g} is allowed"
+        else:
+            found = gate(differ, apart, self.plan.dataset.test_images, self.plan.reference.name)
         if found:
             self.failed_gate.setdefault(event.backend, f"after epoch {event.epoch} {found}")
 
@@ -377,7 +397,19 @@ class BlockConductor:
         self.arrays.update({f"predicted/{name}": np.stack(epochs) for name, epochs in self.digits.items()})
 
 
-def _digits(text: object, images: int) -> NDArray[np.uint8]:
+def replied(kind: type[Kind], **fields: Any) -> Kind:
+    """An event of what a worker replied.
+
+    Raises:
+        WorkerFailed: it is not what a worker can reply.
+    """
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise WorkerFailed("error", f"what it sent is no {kind.__name__}: {first_error(error)}") from error
+
+
+def sent_digits(text: object, images: int) -> NDArray[np.uint8]:
     """The predicted digits that a worker sent as a text of them.
 
     Raises:

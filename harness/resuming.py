@@ -11,19 +11,19 @@ from lockstep_bench.backends import registered
 from lockstep_bench.harness.data import Dataset
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import make_plan
-from lockstep_bench.harness.records import Plan, plan_path, read_plan
+from lockstep_bench.harness.records import Plan, PlanKind, plan_path, read_plan
 
 MAY_DIFFER = {"command", "preset", "commit_clean", "machine"}
 """What of a plan says nothing about its results; the machine that it ran on, a block names itself."""
 
 
-def begun(out: Path) -> Plan | None:
-    """The plan that a results folder was begun with; none where nothing was.
+def begun(out: Path, kind: type[PlanKind] = Plan) -> PlanKind | None:  # type: ignore[assignment]
+    """The plan, of that kind, that a results folder was begun with; none where nothing was.
 
     Raises:
         LockstepError: what is there is not a plan.
     """
-    return read_plan(out) if plan_path(out).exists() else None
+    return read_plan(out, kind) if plan_path(out, kind).exists() else None
 
 
 def planned_again(recorded: Plan, dataset: Dataset) -> Plan:

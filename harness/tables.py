@@ -160,6 +160,16 @@ def write_tables(folder: Path) -> Results:
     return results
 
 
+def no_link(folder: Path) -> None:
+    """See that nothing in a results folder is a link.
+
+    Raises:
+        LockstepError: something is; the message names it.
+    """
+    if link := next((path for path in folder.rglob("*") if path.is_symlink()), None):
+        raise LockstepError(f"{link} is a link, which could lead a report's files anywhere: remove it")
+
+
 def write_table(folder: Path, name: str, table: DataFrame) -> None:
     """Write one of them, rounded; no text in it is one that a spreadsheet would run."""
     texts = table.select_dtypes("object").columns

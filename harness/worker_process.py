@@ -78,6 +78,7 @@ class WorkerProcess:
         log: the file that gets what it prints.
         timeout: how many seconds a turn may take.
         caches: the folder of what it compiles; an empty one, removed at its end, if none.
+        module: the worker that it runs.
 
     Raises:
         WorkerFailed: the adapter's `environment` raises, or returns what is no environment.
@@ -93,6 +94,7 @@ class WorkerProcess:
         log: Path,
         timeout: float,
         caches: Path | None = None,
+        module: str = "lockstep_bench.harness.worker",
     ) -> None:
         self.spec, self.device, self.threads, self.timeout = spec, device, threads, timeout
         self.caches = TemporaryDirectory(prefix="lockstep-", ignore_cleanup_errors=True)
@@ -107,7 +109,7 @@ class WorkerProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         with theirs, log.open("ab") as output, _affinity(threads):
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "lockstep_bench.harness.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -132,15 +134,18 @@ class WorkerProcess:
         self, problem: Problem, seed: int, dataset: Path, train_images: int, profile: Profile = "identical"
     ) -> dict[str, Any]:
         """Have it stand at step 0, for training on the first images of a cached dataset."""
+        return self.build_for(problem, dataset, train_images, do="build", seed=seed, profile=profile)
+
+    def build_for(self, problem: Problem, dataset: Path, train_images: int, *, do: str, **whom: Any) -> dict[str, Any]:
+        """The same for a seed in a profile, or for as many seeds as a worker for many takes."""
         return self.ask(
-            "build",
+            do,
             problem=asdict(problem),
-            seed=seed,
             dataset=str(dataset),
             train_images=train_images,
             device=self.device,
             threads=self.threads,
-            profile=profile,
+            **whom,
         )
 
     def floor(self, problem: Problem) -> dict[str, Any]:
