@@ -30,7 +30,16 @@ from lockstep_bench.harness.problem import Defaults, Dtype, FloatArray, IntArray
 Style = Literal["idiomatic", "tuned"]
 
 __all__ = [
-    *("Backend", "Defaults", "Dtype", "FloatArray", "IntArray", "NDArray", "Problem", "SeedsBackend", "Split", "Style"),
+    "Backend",
+    "Defaults",
+    "Dtype",
+    "FloatArray",
+    "IntArray",
+    "NDArray",
+    "Problem",
+    "SeedsBackend",
+    "Split",
+    "Style",
     "Weights",
 ]
 

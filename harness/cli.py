@@ -224,13 +224,13 @@ def run(
     from lockstep_bench.harness.data import RESERVED, find_dataset
     from lockstep_bench.harness.plan import make_plan
     from lockstep_bench.harness.progress import Progress
-    from lockstep_bench.harness.records import blocks_left
+    from lockstep_bench.harness.records import Plan, blocks_left
 
     if resume and out is None:
         raise UsageError("--resume needs --out, the results folder to go on with")
     if retry_failed and not resume:
         raise UsageError("--retry-failed goes with --resume: give both")
-    recorded = resuming.begun(out) if resume and out else None
+    recorded = resuming.begun(out, Plan) if resume and out else None
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
     if recorded and not given - OF_NO_PLAN:

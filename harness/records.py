@@ -411,11 +411,16 @@ def write_plan(folder: Path, plan: Plan) -> None:
     partial.replace(path)
 
 
-def read_plan(folder: Path, kind: type[PlanKind] = Plan) -> PlanKind:  # type: ignore[assignment]
+def read_plan(folder: Path) -> Plan:
+    """The plan of a results folder; as `read_plan_of`."""
+    return read_plan_of(folder, Plan)
+
+
+def read_plan_of(folder: Path, kind: type[PlanKind]) -> PlanKind:
     """The plan of a results folder, of that kind.
 
     Raises:
-        LockstepError: there is none, or it is not a plan; the message says where.
+        LockstepError: there is none, or it is not such a plan; the message says where.
     """
     path = plan_path(folder, kind)
     if not path.is_file():

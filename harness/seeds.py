@@ -36,7 +36,7 @@ from lockstep_bench.harness.records import (
     StartEvent,
 )
 from lockstep_bench.harness.schedule import steps
-from lockstep_bench.harness.worker_process import WorkerFailed, WorkerProcess
+from lockstep_bench.harness.worker_process import WORKER, WorkerFailed, WorkerProcess
 
 REFERENCE: Final = "jax-scan"
 """Trains the checked seeds one by one; `lockstep verify` and every run hold it against NumPy."""
@@ -46,7 +46,7 @@ MOST_TOGETHER: Final = 100
 MOST_SEEDS: Final = 100_000
 TURN_TIMEOUT_SECONDS: Final = 4 * 3600.0
 """A turn is an epoch of all seeds of a block."""
-WORKER: Final = "lockstep_bench.harness.seeds_worker"
+SEEDS_WORKER: Final = "lockstep_bench.harness.seeds_worker"
 
 
 class SeedsPlan(Plan):
@@ -176,7 +176,7 @@ class SeedsConductor:
         """Start the workers, and have all seeds stand at step 0, the checked one from the same arrays in both."""
         reference, side_by_side = self.plan.backends
         plan, images = self.plan, self.plan.dataset.train_images
-        self.worker = self._start(side_by_side, processes, module=WORKER)
+        self.worker = self._start(side_by_side, processes, SEEDS_WORKER)
         reply = self.worker.build_for(plan.problem, self.dataset, images, do="build_seeds", seeds=self.seeds)
         built = replied(BuildEvent, backend=side_by_side.name, **reply)
         self.emit(built)
@@ -188,7 +188,7 @@ class SeedsConductor:
             if theirs.weights_sha256 != built.weights_sha256:
                 raise WorkerFailed("error", f"its initial weights of seed {self.seeds[0]} are not {reference.name}'s")
 
-    def _start(self, backend: PlannedBackend, processes: ExitStack, **module: str) -> WorkerProcess:
+    def _start(self, backend: PlannedBackend, processes: ExitStack, module: str = WORKER) -> WorkerProcess:
         worker = processes.enter_context(
             WorkerProcess(
                 backend.spec,
@@ -197,7 +197,7 @@ class SeedsConductor:
                 threads=self.block.threads,
                 log=self.logs / f"{backend.name}.log",
                 timeout=self.plan.turn_timeout_seconds,
-                **module,
+                module=module,
             )
         )
         self.emit(replied(StartEvent, backend=backend.name, **worker.start()))

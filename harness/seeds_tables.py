@@ -63,7 +63,7 @@ def load_seeds(folder: Path) -> SeedsResults:
     Raises:
         LockstepError: the folder holds no plan of `lockstep seeds`.
     """
-    plan = records.read_plan(folder, SeedsPlan)
+    plan = records.read_plan_of(folder, SeedsPlan)
     rows: list[dict[str, Any]] = []
     cut: list[str] = []
     seconds: list[float] = []
@@ -83,7 +83,8 @@ def load_seeds(folder: Path) -> SeedsResults:
             seconds += _step_seconds(plan, block, recorded.events)
     table = DataFrame(rows, columns=list(COLUMNS))
     whole = dict.fromkeys(("seed", "epoch", "threads", "disagreements"), "Int64")
-    table = table.astype({**whole, "test_error_percent": "float64", "weights_difference": "float64"})
+    texts = dict.fromkeys(("backend", "status", "reason", "machine", "dataset", "block"), "object")
+    table = table.astype({**texts, **whole, "test_error_percent": "float64", "weights_difference": "float64"})
     return SeedsResults(plan, table, tuple(cut), is_damaged, np.array(seconds))
 
 

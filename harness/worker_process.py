@@ -19,6 +19,8 @@ from lockstep_bench.harness.guard import guard
 from lockstep_bench.harness.problem import Dtype, Problem, Profile
 from lockstep_bench.harness.records import Status
 
+WORKER = "lockstep_bench.harness.worker"
+"""The module that a worker process runs."""
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -94,7 +96,7 @@ class WorkerProcess:
         log: Path,
         timeout: float,
         caches: Path | None = None,
-        module: str = "lockstep_bench.harness.worker",
+        module: str = WORKER,
     ) -> None:
         self.spec, self.device, self.threads, self.timeout = spec, device, threads, timeout
         self.caches = TemporaryDirectory(prefix="lockstep-", ignore_cleanup_errors=True)

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.style import context
 from matplotlib.ticker import MaxNLocator
@@ -16,8 +15,6 @@ from lockstep_bench.harness.seeds_tables import SeedsResults
 
 FORMATS = ("png", "svg")
 COLOUR = COLOURS[0]
-FEWEST_FOR_BARS = 8
-"""Seeds below which bars would show nothing but their own edges: then there are dots alone."""
 
 
 def write_seeds_charts(folder: Path, results: SeedsResults) -> list[Path]:
@@ -45,36 +42,24 @@ def _figure(results: SeedsResults, what: str, reading: str) -> Figure:
 
 
 def _final_error(results: SeedsResults) -> Figure:
-    """How many seeds ended where, each of them a dot below, with the notebook's error."""
-    reading = "Bars: how many seeds ended with this error. Dots: each seed. Line: their share at or below."
+    """Which share of the seeds ended at or below an error, each of them a dot, with the notebook's error."""
+    reading = "Line: the share of the seeds that ended with this error or a smaller one. Dots below: each seed."
     figure = _figure(results, "Final test error over seeds", reading)
     axes = figure.subplots()
-    errors = np.sort(results.errors(results.plan.problem.epochs))
-    if len(errors) >= FEWEST_FOR_BARS:
-        axes.hist(errors, bins="sturges", color=COLOUR, alpha=0.35, edgecolor="white")
-    axes.set(xlabel="test error (%)", ylabel="seeds")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    errors = results.errors(results.plan.problem.epochs)
     if len(errors):
-        top = axes.get_xaxis_transform()
-        axes.plot(errors, [0.02] * len(errors), "o", color=COLOUR, markerfacecolor="white", transform=top)
-        _share(axes, errors)
+        axes.ecdf(errors, color=COLOUR, linewidth=1.8)
+        axes.plot(errors, [-0.06] * len(errors), "o", color=COLOUR, markerfacecolor="none", markersize=6)
     else:
         axes.text(0.5, 0.5, "no seed came through", transform=axes.transAxes, ha="center", color="0.3")
     if results.plan.dataset.name == "mnist":
         axes.axvline(NOTEBOOK_ERROR_PERCENT, color="0.4", linestyle=":", zorder=1)
         note, top = f"notebook {NOTEBOOK_ERROR_PERCENT} %", axes.get_xaxis_transform()
         axes.text(NOTEBOOK_ERROR_PERCENT, 1.01, note, transform=top, ha="center", fontsize=9, color="0.3")
-    axes.set_ylim(bottom=0)
+    axes.set(xlabel="test error (%)", ylabel="share of the seeds", ylim=(-0.12, 1.02))
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
+    axes.margins(x=0.05)
     return figure
-
-
-def _share(axes: Axes, errors: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> None:
-    """The empirical distribution, on an axis of its own."""
-    share = axes.twinx()
-    share.ecdf(errors, color="black", linewidth=1.2)
-    share.set(ylabel="share at or below", ylim=(0, 1.02))
-    share.grid(visible=False)
-    share.spines["right"].set_visible(True)
 
 
 def _error_by_epoch(results: SeedsResults) -> Figure:
