@@ -182,7 +182,7 @@ class SeedsConductor:
         self.emit(built)
         if self.block.id in plan.checked:
             self.reference = self._start(reference, processes)
-            reply = self.reference.build(plan.problem, self.seeds[0], self.dataset, images)
+            reply = self.reference.build(plan.problem, self.block.seed, self.dataset, images)
             theirs = replied(BuildEvent, backend=reference.name, **reply)
             self.emit(theirs)
             if theirs.weights_sha256 != built.weights_sha256:

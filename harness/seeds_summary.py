@@ -92,10 +92,10 @@ def _checked(results: SeedsResults) -> str:
         return "No seed was held against another backend."
     seeds = list(dict.fromkeys(rows["seed"]))
     images, failed = plan.dataset.test_images, rows[rows["status"] == "not-identical"]["seed"].nunique()
-    who = f"{_counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))})"
+    were = "were" if len(seeds) > 1 else "was"
     return (
-        f"{who} were trained by {plan.reference.name} too: after "
-        f"any epoch at most {rows['disagreements'].max()} of {images:,} test images were predicted differently "
+        f"{_counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))}) {were} trained by {plan.reference.name} too: "
+        f"after any epoch at most {rows['disagreements'].max()} of {images:,} test images were predicted differently "
         f"({allowed_disagreements(images)} allowed), and the weights were at most "
         f"{rows['weights_difference'].max():.1g} of the way apart ({GATE_WEIGHTS:g} allowed); {failed} failed."
     )

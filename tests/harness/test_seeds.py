@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree, ignore_patterns
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,15 @@ from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.metrics import score
 from lockstep_bench.harness.problem import Problem, epoch_order, initial_weights
-from lockstep_bench.harness.records import block_path, plan_path, read_arrays, read_block, read_plan_of
+from lockstep_bench.harness.records import (
+    EndEvent,
+    SeedsEvent,
+    block_path,
+    plan_path,
+    read_arrays,
+    read_block,
+    read_plan_of,
+)
 from lockstep_bench.harness.seeds import SeedsPlan, plan_seeds, train_seeds
 from lockstep_bench.harness.seeds_summary import answer, write_seeds_report
 from lockstep_bench.harness.seeds_tables import SeedsResults, load_seeds, spread
@@ -43,8 +52,8 @@ Change = Callable[[list[dict[str, object]]], object]
 
 def plan_of(digits: Dataset, **options: int) -> SeedsPlan:
     """Three seeds, two of them together, the first of both blocks checked."""
-    asked = {"count": COUNT, "together": 2, "check": 2, "epochs": EPOCHS, "train_images": IMAGES, "threads": 1}
-    return plan_seeds(digits, **{**asked, **options})
+    small: dict[str, Any] = {"epochs": EPOCHS, "train_images": IMAGES, "threads": 1}
+    return plan_seeds(digits, **{**small, "count": COUNT, "together": 2, "check": 2, **options})
 
 
 def lockstep(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
@@ -166,6 +175,17 @@ def test_a_seed_trained_wrongly_is_found(digits: Dataset, tmp_path: Path) -> Non
     train_seeds(plan.model_copy(update={"backends": [plan.backends[0], wrong]}), digits.folder, tmp_path / "out")
     results = load_seeds(tmp_path / "out")
     assert statuses(results) == {0: "not-identical", 1: "ok"}
+
+
+def test_other_initial_weights_are_found(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the seed that is trained is not the one that is checked, before anything is trained."""
+    monkeypatch.setattr(SeedsPlan, "seeds", lambda self, block: [block.seed + 1])
+    plan = plan_of(digits, count=1, check=1)
+    train_seeds(plan, digits.folder, tmp_path / "out")
+    events = read_block(tmp_path / "out", plan.blocks[0]).events
+    assert not [event for event in events if isinstance(event, SeedsEvent)]
+    [end] = [event for event in events if isinstance(event, EndEvent) and event.backend]
+    assert (end.status, end.reason) == ("error", "its initial weights of seed 1 are not jax-scan's")
 
 
 def test_a_block_that_fails_is_said_and_tried_again(digits: Dataset, tmp_path: Path) -> None:
