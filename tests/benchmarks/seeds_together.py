@@ -90,7 +90,7 @@ def tabulate(times: dict[tuple[str, int], list[float]]) -> str:
         "| arrangement | " + " | ".join(f"{count} seed{'s' if count > 1 else ''}" for count in SEEDS) + " |",
         "| --- |" + " ---: |" * len(SEEDS),
     ]
-    for spec in dict.fromkeys(spec for spec, _ in times if spec != REFERENCE):
+    for spec in sorted({spec for spec, _ in times} - {REFERENCE}, key=lambda spec: (spec != SIDE_BY_SIDE, spec)):
         what = f"`{spec}`: a seed's slice after another, the seeds divided among the cores"
         if spec != SIDE_BY_SIDE:
             what = str(ast.get_docstring(ast.parse(Path(spec).read_text())))
