@@ -8,7 +8,7 @@ from lockstep_bench.harness.charts.seeds import write_seeds_charts
 from lockstep_bench.harness.equivalence import GATE_WEIGHTS, allowed_disagreements
 from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.seeds_tables import QUANTILES, SeedsResults, Spread, checks, load_seeds, spread
-from lockstep_bench.harness.tables import each, no_link, write_table
+from lockstep_bench.harness.tables import dataset_title, each, no_link, write_table
 
 
 def write_seeds_report(folder: Path) -> SeedsResults:
@@ -29,7 +29,7 @@ def page(results: SeedsResults) -> str:
     """The page: what is missing or failed, the answer, a table of the epochs, how it was measured."""
     dataset = results.plan.dataset.name
     texts = [
-        f"# lockstep seeds: {dataset}, {results.plan.problem.epochs} epochs",
+        f"# lockstep seeds: {dataset_title(results.plan)}, {results.plan.problem.epochs} epochs",
         "" if dataset == "mnist" else f"**THESE ARE NOT MNIST NUMBERS:** they were measured on {dataset}.",
         "\n".join(f"- **{sentence}.**" for sentence in [*results.cut, *_failures(results)]),
         answer(results),
@@ -72,8 +72,11 @@ def _notebook(found: Spread) -> Iterator[str]:
     """Where the notebook's error lies among the seeds'."""
     target = f"{NOTEBOOK_ERROR_PERCENT} %"
     share = f"{found.share:.1f} % (exact 95 % interval {found.share_low:.1f} to {found.share_high:.1f} %)"
-    above = found.seeds - found.reached
-    yield f"At or below the notebook's {target} ended {found.reached} of {found.seeds}: {share}; above it {above}."
+    low, high = 100 - found.share_high, 100 - found.share_low
+    yield (
+        f"At or below the notebook's {target} ended {found.reached} of {found.seeds}: {share}. Above it ended "
+        f"{found.seeds - found.reached}: a seed as unlucky as that has a chance of {low:.1f} to {high:.1f} %."
+    )
     if not isnan(found.distance):
         side = "above" if found.distance >= 0 else "below"
         yield f"{target} is {abs(found.distance):.1f} standard deviations {side} the mean of the final errors."

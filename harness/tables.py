@@ -211,8 +211,13 @@ def parts(results: Results) -> list[Part]:
 
 def title(results: Results) -> tuple[str, str]:
     """Dataset and machine: every page and picture of results has to name them."""
-    name = results.plan.dataset.name
-    return "MNIST" if name == "mnist" else f"{name} (not MNIST)", each(results.runs["machine"])
+    return dataset_title(results.plan), each(results.runs["machine"])
+
+
+def dataset_title(plan: records.Plan) -> str:
+    """The dataset, as every page and picture names it."""
+    name = plan.dataset.name
+    return "MNIST" if name == "mnist" else f"{name} (not MNIST)"
 
 
 def each(values: "Series[str]") -> str:

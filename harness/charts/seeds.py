@@ -12,6 +12,7 @@ from lockstep_bench.harness.charts.frame import STYLE, from_zero, headed, save
 from lockstep_bench.harness.looks import COLOURS
 from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.seeds_tables import SeedsResults
+from lockstep_bench.harness.tables import dataset_title
 
 FORMATS = ("png", "svg")
 COLOUR = COLOURS[0]
@@ -38,7 +39,7 @@ def _figure(results: SeedsResults, what: str, reading: str) -> Figure:
         f"{seeds} seed{'s' if seeds != 1 else ''}, {plan.problem.epochs} epochs of {plan.dataset.train_images:,} "
         f"training images, batch size {plan.problem.batch_size}, {plan.dataset.test_images:,} test images"
     )
-    return headed([f"{what}: {plan.dataset.name}"], [detail, reading], 3.6)
+    return headed([f"{what}: {dataset_title(plan)}"], [detail, reading], 3.6)
 
 
 def _final_error(results: SeedsResults) -> Figure:
