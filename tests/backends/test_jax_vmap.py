@@ -86,7 +86,8 @@ def test_every_seed_is_the_one_that_jax_scan_trains(digits: Dataset, kind: type[
 
 def test_every_seed_of_every_core_is_the_one_that_jax_scan_trains(digits: Dataset, tmp_path: Path) -> None:
     """Divided among two devices, which a process gets only by `environment`."""
-    variables = {**os.environ, **JaxVmap.environment(2, "cpu", "float32"), "PYTHONPATH": str(Path(__file__).parent)}
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(Path(__file__).parent)]))
+    variables = {**os.environ, **JaxVmap.environment(2, "cpu", "float32"), "PYTHONPATH": path}
     file = tmp_path / "trained.npz"
     command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(digits.folder), str(file)]
     subprocess.run(command, check=True, env=variables)

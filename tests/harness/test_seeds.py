@@ -164,6 +164,7 @@ def test_a_seed_that_fails_the_gate_does_not_count(trained: Path, tmp_path: Path
     page = (tmp_path / "changed" / "seeds.md").read_text()
     assert "seed 0: not-identical: after epoch 1" in page
     assert "2 seeds of the 3 that were planned came through" in page
+    assert f"| 2 | {results.errors(2).mean():.2f} |" in page
 
 
 def test_a_seed_trained_wrongly_is_found(digits: Dataset, tmp_path: Path) -> None:
