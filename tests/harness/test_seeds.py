@@ -52,8 +52,9 @@ Change = Callable[[list[dict[str, object]]], object]
 
 def plan_of(digits: Dataset, **options: int) -> SeedsPlan:
     """Three seeds, two of them together, the first of both blocks checked."""
-    small: dict[str, Any] = {"epochs": EPOCHS, "train_images": IMAGES, "threads": 1}
-    return plan_seeds(digits, **{**small, "count": COUNT, "together": 2, "check": 2, **options})
+    small = {"epochs": EPOCHS, "train_images": IMAGES, "threads": 1}
+    asked: dict[str, Any] = {**small, "count": COUNT, "together": 2, "check": 2, **options}
+    return plan_seeds(digits, **asked)
 
 
 def lockstep(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
