@@ -13,7 +13,7 @@ Requirements that every backend meets:
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
@@ -40,6 +40,7 @@ __all__ = [
     "IntArray",
     "NDArray",
     "Problem",
+    "SeedsBackend",
     "Split",
     "Style",
     "Weights",
@@ -145,3 +146,29 @@ class Backend(ABC):
 
     def synchronize(self) -> None:  # noqa: B027 - most backends have nothing to wait for
         """Wait until the device has finished; nothing to do on the CPU."""
+
+
+class SeedsBackend(Backend):
+    """A backend that can also train several seeds side by side, each from its own weights and in its own order.
+
+    The seeds keep their places from `build_seeds` on. They share the images and nothing else: what becomes of one does
+    not depend on which others there are. As a Backend it trains one.
+    """
+
+    @abstractmethod
+    def build_seeds(
+        self, problem: Problem, weights: Sequence[Weights], train: Split, device: str, threads: int
+    ) -> None:
+        """As `build`, from the weights of each seed."""
+
+    @abstractmethod
+    def train_seeds(self, orders: IntArray) -> NDArray[np.float64]:
+        """As `train`, on orders int64 (seeds, m); the mean losses, (seeds,)."""
+
+    @abstractmethod
+    def predict_seeds(self, images: NDArray[np.float32]) -> FloatArray:
+        """As `predict`: float (seeds, n, classes)."""
+
+    @abstractmethod
+    def weights_of_each(self) -> list[Weights]:
+        """As `weights`, of each seed."""

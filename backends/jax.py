@@ -163,25 +163,35 @@ class JaxScan(Jax):
         self.params, m, v = (Weights(*(jnp.array(scale * array) for array in weights)) for scale in (1, 0, 0))
         self.state = m, v
         self.steps = 0
+        self.run = jax.jit(self._run, donate_argnums=(0, 1))
+        self.probabilities = jax.jit(self._probabilities)
+
+    def _run(self, params: Weights, state: Any, images: Any, labels: Any, batches: Any, scalars: Any) -> Any:
+        """A step for each of `batches`, (steps, images); new parameters, new state, and the sum of the mean losses."""
+        import jax
+        import jax.numpy as jnp
+
+        problem = self.problem
 
         def update(w: Any, g: Any, m: Any, v: Any, alpha: Any, epsilon: Any) -> Any:
             m = problem.beta_1 * m + (1 - problem.beta_1) * g
             v = problem.beta_2 * v + (1 - problem.beta_2) * g**2
             return w - alpha * m / (jnp.sqrt(v) + epsilon), m, v
 
-        def run(params: Weights, state: Any, images: Any, labels: Any, batches: Any, scalars: Any) -> Any:
-            def step(carry: Any, batch_scalars: Any) -> Any:
-                params, m, v = carry
-                batch, (alpha, epsilon) = batch_scalars
-                value, gradients = self._value_and_gradients(params, images[batch], labels[batch])
-                updated = [update(*arrays, alpha, epsilon) for arrays in zip(params, gradients, m, v, strict=True)]
-                return tuple(Weights(*arrays) for arrays in zip(*updated, strict=True)), value
+        def step(carry: Any, batch_scalars: Any) -> Any:
+            params, m, v = carry
+            batch, (alpha, epsilon) = batch_scalars
+            value, gradients = self._value_and_gradients(params, images[batch], labels[batch])
+            updated = [update(*arrays, alpha, epsilon) for arrays in zip(params, gradients, m, v, strict=True)]
+            return tuple(Weights(*arrays) for arrays in zip(*updated, strict=True)), value
 
-            (params, *state), values = jax.lax.scan(step, (params, *state), (batches, scalars))
-            return params, tuple(state), values.sum()
+        (params, *state), values = jax.lax.scan(step, (params, *state), (batches, scalars))
+        return params, tuple(state), values.sum()
 
-        self.run = jax.jit(run, donate_argnums=(0, 1))
-        self.probabilities = jax.jit(lambda params, x: jax.nn.softmax(self._logits(params, x)))
+    def _probabilities(self, params: Weights, x: Any) -> Any:
+        import jax
+
+        return jax.nn.softmax(self._logits(params, x))
 
     def _value_and_gradients(self, params: Weights, x: Any, labels: Any) -> Any:
         import jax
@@ -195,16 +205,22 @@ class JaxScan(Jax):
 
     def train(self, order: IntArray) -> float:
         """Whole batches in one call, a short last one in another."""
+        return float(self._train(order))
+
+    def _train(self, order: IntArray) -> Any:
+        """Train on `order`, whose last axis is images; the mean losses, of the shape of the others."""
         problem, size = self.problem, self.problem.batch_size
-        whole = len(order) // size * size
-        total = 0.0
-        for batches in (order[:whole].reshape(-1, size), order[whole:].reshape(1, -1)):
+        *others, images = order.shape
+        whole = images // size * size
+        total: Any = 0.0
+        for batches in (order[..., :whole].reshape(*others, -1, size), order[..., None, whole:]):
             if batches.size:
-                steps = range(self.steps + 1, self.steps + 1 + len(batches))
+                count = batches.shape[-2]
+                steps = range(self.steps + 1, self.steps + 1 + count)
                 scalars = [(problem.alpha(step), problem.epsilon_at(step, "uncorrected")) for step in steps]
                 self.params, self.state, losses = self.run(
                     self.params, self.state, self.images, self.labels, batches, np.array(scalars, problem.dtype)
                 )
-                self.steps += len(batches)
-                total += float(losses) * batches.shape[1]
-        return total / len(order)
+                self.steps += count
+                total += np.asarray(losses, np.float64) * batches.shape[-1]
+        return total / images

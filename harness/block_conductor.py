@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from lockstep_bench.backends import REFERENCE
 from lockstep_bench.harness import environment
 from lockstep_bench.harness.conditions import Watch
-from lockstep_bench.harness.equivalence import GATE_WEIGHTS, allowed_disagreements, disagreements
+from lockstep_bench.harness.equivalence import disagreements, gate
 from lockstep_bench.harness.records import (
     Block,
     BuildEvent,
@@ -114,10 +114,7 @@ class BlockConductor:
         Raises:
             WorkerFailed: it is not what a worker can reply.
         """
-        try:
-            event = kind(**fields)
-        except ValidationError as error:
-            raise WorkerFailed("error", f"what it sent is no {kind.__name__}: {first_error(error)}") from error
+        event = replied(kind, **fields)
         self.emit(event)
         return event
 
@@ -222,7 +219,7 @@ class BlockConductor:
         reply = self.workers[name].ask(
             "evaluate", epoch=epoch, weights=str(self.weights) if is_gated else None, write=is_reference
         )
-        digits = _digits(reply.pop("digits", None), self.plan.dataset.test_images)
+        digits = sent_digits(reply.pop("digits", None), self.plan.dataset.test_images)
         self._agree(f"images of epoch {epoch}", str(reply.get("order_sha256")))
         self.digits.setdefault(name, []).append(digits)
         reference = self.digits[self.plan.reference.name][-1] if is_gated else None
@@ -233,17 +230,11 @@ class BlockConductor:
 
     def _gate(self, event: EvaluationEvent) -> None:
         """A backend that is not the reference's network goes on, marked from now on."""
-        reference, images = self.plan.reference.name, self.plan.dataset.test_images
-        allowed, differ, apart = allowed_disagreements(images), event.disagreements, event.weights_difference
-        found = ""
+        found, differ, apart = "", event.disagreements, event.weights_difference
         if differ is None or apart is None:
             self.unchecked = self.unchecked or f"from epoch {event.epoch} on not checked: the reference was gone"
-        elif differ > allowed:
-            found = (
-                f"it predicted {differ} of {images:,} test images differently from {reference}; {allowed} are allowed"
-            )
-        elif apart > GATE_WEIGHTS:
-            found = f"its weights were {apart:.2g} of {reference}'s way from {reference}'s; {GATE_WEIGHTS:g} is allowed"
+        else:
+            found = gate(differ, apart, self.plan.dataset.test_images, self.plan.reference.name)
         if found:
             self.failed_gate.setdefault(event.backend, f"after epoch {event.epoch} {found}")
 
@@ -288,7 +279,19 @@ class BlockConductor:
         self.arrays.update({f"predicted/{name}": np.stack(epochs) for name, epochs in self.digits.items()})
 
 
-def _digits(text: object, images: int) -> NDArray[np.uint8]:
+def replied(kind: type[Kind], **fields: Any) -> Kind:
+    """An event of what a worker replied.
+
+    Raises:
+        WorkerFailed: it is not what a worker can reply.
+    """
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        raise WorkerFailed("error", f"what it sent is no {kind.__name__}: {first_error(error)}") from error
+
+
+def sent_digits(text: object, images: int) -> NDArray[np.uint8]:
     """The predicted digits that a worker sent as a text of them.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The command line: `lockstep data | backends | new-backend | verify | run | report | open | compare`."""
+"""The command line: `lockstep data | backends | new-backend | verify | run | seeds | report | open | compare`."""
 
 import os
 import shlex
@@ -19,6 +19,7 @@ from rich.table import Table
 from lockstep_bench.harness.errors import LockstepError, UsageError
 
 if TYPE_CHECKING:
+    from lockstep_bench.harness.seeds_tables import SeedsResults
     from lockstep_bench.harness.tables import Results
 
 # Each command imports what it needs itself: listing the backends must not wait for pandas and matplotlib.
@@ -231,13 +232,13 @@ def run(
     from lockstep_bench.harness.data import RESERVED, find_dataset
     from lockstep_bench.harness.plan import make_plan
     from lockstep_bench.harness.progress import Progress
-    from lockstep_bench.harness.records import blocks_left
+    from lockstep_bench.harness.records import Plan, blocks_left
 
     if resume and out is None:
         raise UsageError("--resume needs --out, the results folder to go on with")
     if retry_failed and not resume:
         raise UsageError("--retry-failed goes with --resume: give both")
-    recorded = resuming.begun(out) if resume and out else None
+    recorded = resuming.begun(out, Plan) if resume and out else None
     sources = {name: context.get_parameter_source(name) for name in context.params}
     given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
     if recorded and not given - OF_NO_PLAN:
@@ -289,6 +290,75 @@ def run(
         raise LockstepError(f"not every run ended ok: {failed}; {out / 'runs.csv'} has every outcome")
 
 
+@app.command()
+def seeds(
+    out: Annotated[Path, typer.Option(help="The results folder.")],
+    count: Annotated[int, typer.Option(help="How many seeds to train: 0, 1, ...")] = 64,
+    together: Annotated[int, typer.Option(help="How many of them side by side in one process.")] = 4,
+    check: Annotated[int, typer.Option(help="How many of them jax-scan trains too, to be compared.")] = 2,
+    epochs: Annotated[int, typer.Option(help="How often to go through the training images.")] = 20,
+    train_images: Annotated[int | None, typer.Option(help="How many training images: the first so many.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all CPUs if not given.")] = None,
+    dataset: DatasetOption = "auto",
+    data: DataOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the seeds in --out; same options.")] = False,
+) -> None:
+    """Train one network from many seeds, and say how its test error spreads over them.
+
+    Example: `lockstep seeds --count 64 --out results/seeds`
+    """
+    from lockstep_bench.harness import resuming
+    from lockstep_bench.harness.data import find_dataset
+    from lockstep_bench.harness.records import SeedsEvent
+    from lockstep_bench.harness.seeds import SeedsPlan, plan_seeds, train_seeds
+
+    found = find_dataset(dataset, data, say)
+    plan = plan_seeds(
+        found,
+        count=count,
+        together=together,
+        check=check,
+        epochs=epochs,
+        train_images=train_images,
+        threads=threads,
+        command=shlex.join(["lockstep", *sys.argv[1:]]),
+    )
+    if resume and (recorded := resuming.begun(out, SeedsPlan)):
+        resuming.see_that_it_fits(recorded, plan, out)
+        plan = recorded
+
+    def observe(_: object, event: object) -> None:
+        if isinstance(event, SeedsEvent):
+            first, last = event.scores[0], event.scores[-1]
+            errors = [score.test_error_percent for score in event.scores]
+            text = f"seeds {first.seed} to {last.seed}, epoch {event.epoch} of {plan.problem.epochs}: test error "
+            console.print(f"{text}{min(errors):.2f} to {max(errors):.2f} % in {event.train_seconds:.0f} s", **PLAIN)
+
+    interrupted = False
+    try:
+        train_seeds(plan, found.folder, out, observe, resume=resume)
+    except KeyboardInterrupt:
+        interrupted = True
+    results = _report_seeds(out)
+    if interrupted:
+        raise LockstepError(f"interrupted: the blocks that were done are in {out}; go on with --resume")
+    if not results.table["status"].eq("ok").all():
+        raise LockstepError(f"not every seed ended ok; {out / 'seeds.csv'} has every outcome")
+
+
+def _report_seeds(folder: Path) -> "SeedsResults":
+    """Write the report of a folder of many seeds, and show what it says."""
+    from lockstep_bench.harness.seeds_summary import sentences, write_seeds_report
+
+    results = write_seeds_report(folder)
+    for sentence in sentences(results):
+        console.print(f"- {sentence}", **PLAIN)
+    console.print(f"The table, the answer and the charts are in {folder}", **PLAIN)
+    for sentence in results.cut:
+        say(sentence)
+    return results
+
+
 def _say_refused(backends: list[str] | None) -> None:
     """Where all backends are meant, say which are left out because they cannot even be loaded."""
     from lockstep_bench.backends import refused
@@ -321,14 +391,22 @@ def report(
 
     Several, and side by side: `lockstep report results/laptop results/server --out results/both`
     """
+    from lockstep_bench.harness.seeds_summary import answer as answer_of_seeds
+    from lockstep_bench.harness.seeds_tables import is_seeds
     from lockstep_bench.harness.side_by_side import write_side_by_side
-    from lockstep_bench.harness.summary import write_into
+    from lockstep_bench.harness.summary import put_into, write_into
 
     if into is not None and len(folders) > 1:
         raise UsageError("--into takes the results of one folder: give one")
     each, bad = {}, []
     for folder in folders:
         try:
+            if is_seeds(folder):
+                of_seeds = _report_seeds(folder)
+                bad += [f"{folder} has damaged files, which were left out"] if of_seeds.is_damaged else []
+                if into is not None:
+                    put_into(into, answer_of_seeds(of_seeds))
+                continue
             each[folder] = _report(folder, [also] if also else [])
         except LockstepError as error:
             bad.append(str(error))

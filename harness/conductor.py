@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
 
 from lockstep_bench.harness.block_conductor import BlockConductor
 from lockstep_bench.harness.data import check_dataset
@@ -58,6 +61,33 @@ def conduct(
         LockstepError: `out` cannot be written, or the dataset is not the plan's; what was complete is kept.
         KeyboardInterrupt: after SIGINT, SIGTERM or SIGHUP, when the workers are gone and what was done is recorded.
     """
+
+    def conductor(block: Block, emit: Callable[[Event], None]) -> BlockConductor:
+        return BlockConductor(plan, block, dataset, out / "logs" / block.id, emit, extras, caches)
+
+    conduct_blocks(plan, dataset, out, observe, conductor, resume=resume, retry_failed=retry_failed)
+
+
+class Conductor(Protocol):
+    """What runs one block, and fills the arrays that go into its .npz file."""
+
+    arrays: dict[str, NDArray[Any]]
+
+    def run(self) -> None:
+        """Do all of it, telling every event; what it raises ends the run."""
+
+
+def conduct_blocks(
+    plan: Plan,
+    dataset: Path,
+    out: Path,
+    observe: Observer,
+    conductor: Callable[[Block, Callable[[Event], None]], Conductor],
+    *,
+    resume: bool,
+    retry_failed: bool,
+) -> None:
+    """As `conduct`, each block by what `conductor` makes of it and of whom to tell its events."""
     with results_folder(out, plan, resume, retry_failed) as left:
         for block in left:
             check_dataset(dataset, plan.dataset.sha256)
@@ -68,11 +98,12 @@ def conduct(
                     file.append(event)
                     observe(block, event)
 
-                conductor = BlockConductor(plan, block, dataset, out / "logs" / block.id, emit, extras, caches)
+                own = conductor(block, emit)
                 try:
-                    conductor.run()
+                    own.run()
                 finally:
-                    write_arrays(out, block, conductor.arrays)
+                    if own.arrays:
+                        write_arrays(out, block, own.arrays)
                 emit(EndEvent(backend=None, status="ok"))
 
 
@@ -84,8 +115,9 @@ def results_folder(out: Path, plan: Plan, resume: bool, retry_failed: bool) -> I
         UsageError: it holds other results, or another run writes into it.
     """
     with locked(out), _ended_in_order():
-        if not (resume and plan_path(out).exists()):
-            if any(path != plan_path(out).with_suffix(".json.partial") for path in out.iterdir()):
+        path = plan_path(out, type(plan))
+        if not (resume and path.exists()):
+            if any(other != path.with_suffix(".json.partial") for other in out.iterdir()):
                 raise UsageError(
                     f"{out} holds other things already: give another --out, or go on with its run by --resume; "
                     "nothing was overwritten"

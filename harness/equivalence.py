@@ -60,6 +60,25 @@ def disagreements(digits: NDArray[np.uint8], reference: NDArray[np.uint8]) -> in
     return int(np.count_nonzero(digits != reference))
 
 
+def gate(differ: int, apart: float, test_images: int, reference: str) -> str:
+    """Why a network is not the reference's after an epoch; empty if it is.
+
+    Args:
+        differ: how many of the test images it predicts differently.
+        apart: how far its weights are from the reference's, relative to how far those moved.
+        test_images: how many there are.
+        reference: what the reference is called.
+    """
+    allowed = allowed_disagreements(test_images)
+    if differ > allowed:
+        return (
+            f"it predicted {differ} of {test_images:,} test images differently from {reference}; {allowed} are allowed"
+        )
+    if not apart <= GATE_WEIGHTS:
+        return f"its weights were {apart:.2g} of {reference}'s way from {reference}'s; {GATE_WEIGHTS:g} is allowed"
+    return ""
+
+
 CAUSES: Final = {
     "precision": "lower precision: TF32, bfloat16 or float16 products, float32 where float64 was asked for",
     "first probabilities": (

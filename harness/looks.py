@@ -31,6 +31,7 @@ KNOWN: Final = {
     "scikit-learn-tuned": (ORANGE, "^"),
     "jax": (GREEN, "s"),
     "jax-scan": (GREEN, "^"),
+    "jax-vmap": (GREEN, "v"),
     "numba": (PINK, "s"),
     "numba-sparse": (PINK, "^"),
     "mlx": (SKY, "D"),

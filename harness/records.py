@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,6 @@ Positive = Annotated[float, Field(gt=0, le=1e15)]
 """Something that took no time at all was not measured."""
 Percent = Annotated[float, Field(ge=0, le=100)]
 
-PARTIAL_PLAN = "plan.json.partial"
 PLAN_BYTES = 16 << 20
 LINE_BYTES = 2 << 20
 BLOCK_BYTES = 1 << 30
@@ -89,6 +88,7 @@ class Block(Record):
 class Plan(Record):
     """What was asked for, as resolved when the run began; plans from before runs could be resumed lack `python`."""
 
+    file: ClassVar[str] = "plan.json"
     format: Literal[2] = 2
     lockstep: str
     python: str | None = None
@@ -135,6 +135,9 @@ class Plan(Record):
     def threads(self) -> list[int]:
         """The thread counts that were asked for, in order; each has tables of its own."""
         return list(dict.fromkeys(block.threads for block in self.blocks))
+
+
+PlanKind = TypeVar("PlanKind", bound=Plan)
 
 
 class MachineEvent(Record):
@@ -274,6 +277,31 @@ class ExtraEvent(Record):
     call_seconds: Number | None
 
 
+class SeedScore(Record):
+    """One of several seeds that are trained side by side, after an epoch.
+
+    `disagreements` and `weights_difference`, as in an evaluation, from the reference that trained the seed by itself;
+    none where none did.
+    """
+
+    seed: Count
+    train_loss: Number
+    test_loss: Number
+    test_error_percent: Percent
+    disagreements: Count | None = None
+    weights_difference: Number | None = None
+
+
+class SeedsEvent(Record):
+    """An epoch of all seeds of a block: the seconds that training them took, and a score for each."""
+
+    event: Literal["seeds"] = "seeds"
+    backend: Name
+    epoch: Count
+    train_seconds: Positive
+    scores: Annotated[list[SeedScore], Field(min_length=1, max_length=1000)]
+
+
 class EndEvent(Record):
     """What became of a backend; with no backend, the last line of a block or of an interrupted attempt at it."""
 
@@ -283,7 +311,17 @@ class EndEvent(Record):
     reason: str | None = None
 
 
-Event = MachineEvent | StartEvent | BuildEvent | TurnEvent | FloorEvent | EvaluationEvent | ExtraEvent | EndEvent
+Event = (
+    MachineEvent
+    | StartEvent
+    | BuildEvent
+    | TurnEvent
+    | FloorEvent
+    | EvaluationEvent
+    | SeedsEvent
+    | ExtraEvent
+    | EndEvent
+)
 EVENT: TypeAdapter[Event] = TypeAdapter(Annotated[Event, Field(discriminator="event")])
 
 
@@ -363,9 +401,9 @@ def block_path(folder: Path, block: Block, suffix: Literal["jsonl", "npz"]) -> P
     return folder / "blocks" / f"{block.id}.{suffix}"
 
 
-def plan_path(folder: Path) -> Path:
+def plan_path(folder: Path, kind: type[Plan] = Plan) -> Path:
     """Where a results folder's plan lies."""
-    return folder / "plan.json"
+    return folder / kind.file
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
@@ -374,28 +412,36 @@ def write_plan(folder: Path, plan: Plan) -> None:
     Raises:
         FileExistsError: it holds a plan already.
     """
-    path = plan_path(folder)
+    path = plan_path(folder, type(plan))
     if path.exists():
         raise FileExistsError(f"{path} is there already")
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / PARTIAL_PLAN).open("w", encoding="utf-8") as file:
+    partial = path.with_suffix(".json.partial")
+    with partial.open("w", encoding="utf-8") as file:
         file.write(plan.model_dump_json(indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    (folder / PARTIAL_PLAN).replace(path)
+    partial.replace(path)
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan of a results folder.
+    """The plan of a results folder; as `read_plan_of`."""
+    return read_plan_of(folder, Plan)
+
+
+def read_plan_of(folder: Path, kind: type[PlanKind]) -> PlanKind:
+    """The plan of a results folder, of that kind.
 
     Raises:
-        LockstepError: there is none, or it is not a plan; the message says where.
+        LockstepError: there is none, or it is not such a plan; the message says where.
     """
-    path = plan_path(folder)
+    path = plan_path(folder, kind)
     if not path.is_file():
-        raise LockstepError(f"{folder} holds no results: plan.json is missing; give a folder that `lockstep run` wrote")
+        raise LockstepError(
+            f"{folder} holds no results: {path.name} is missing; give a folder that `lockstep run` wrote"
+        )
     try:
-        return Plan.model_validate_json(_at_most(path, PLAN_BYTES))
+        return kind.model_validate_json(_at_most(path, PLAN_BYTES))
     except ValidationError as error:
         raise LockstepError(f"{path} is not a plan: {first_error(error)}; restore it from where it came") from error
 

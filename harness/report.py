@@ -9,7 +9,7 @@ from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.learnt import read_learnt
 from lockstep_bench.harness.page import write_page
 from lockstep_bench.harness.summary import write_latex, write_summary
-from lockstep_bench.harness.tables import Results, write_tables
+from lockstep_bench.harness.tables import Results, no_link, write_tables
 
 
 def write_report(folder: Path, formats: Sequence[str] = FORMATS) -> Results:
@@ -21,8 +21,7 @@ def write_report(folder: Path, formats: Sequence[str] = FORMATS) -> Results:
     Raises:
         LockstepError: the folder holds no results, or a link.
     """
-    if link := next((path for path in folder.rglob("*") if path.is_symlink()), None):
-        raise LockstepError(f"{link} is a link, which could lead a report's files anywhere: remove it")
+    no_link(folder)
     results = write_tables(folder)
     try:
         dataset = at_hand(results.plan.dataset.name, results.plan.dataset.sha256)

@@ -77,17 +77,21 @@ def narrow_cells(results: Results) -> Iterator[list[str]]:
 
 
 def write_into(file: Path, results: Results) -> None:
-    """Put the answer and its table into a document, between its two marker lines, in place of what is there.
+    """Put the answer and its table into a document; as `put_into`."""
+    put_into(file, answer(results))
+
+
+def put_into(file: Path, text: str) -> None:
+    """Put a text into a document, between its two marker lines, in place of what is there.
 
     Raises:
         UsageError: the document has not both of them once, in order.
     """
-    text = file.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
+    before, begin, rest = file.read_text(encoding="utf-8").partition(BEGIN)
     _old, end, after = rest.partition(END)
     if not (begin and end):
         raise UsageError(f"{file} has no place for the results: put the lines {BEGIN} and {END} where they belong")
-    file.write_text(f"{before}{BEGIN}\n{answer(results)}\n{END}{after}", encoding="utf-8", newline="\n")
+    file.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8", newline="\n")
 
 
 def page(results: Results) -> str:

@@ -161,6 +161,16 @@ def write_tables(folder: Path) -> Results:
     return results
 
 
+def no_link(folder: Path) -> None:
+    """See that nothing in a results folder is a link.
+
+    Raises:
+        LockstepError: something is; the message names it.
+    """
+    if link := next((path for path in folder.rglob("*") if path.is_symlink()), None):
+        raise LockstepError(f"{link} is a link, which could lead a report's files anywhere: remove it")
+
+
 def write_table(folder: Path, name: str, table: DataFrame) -> None:
     """Write one of them, rounded; no text in it is one that a spreadsheet would run."""
     texts = table.select_dtypes("object").columns
@@ -202,8 +212,13 @@ def parts(results: Results) -> list[Part]:
 
 def title(results: Results) -> tuple[str, str]:
     """Dataset and machine: every page and picture of results has to name them."""
-    name = results.plan.dataset.name
-    return "MNIST" if name == "mnist" else f"{name} (not MNIST)", each(results.runs["machine"])
+    return dataset_title(results.plan), each(results.runs["machine"])
+
+
+def dataset_title(plan: records.Plan) -> str:
+    """The dataset, as every page and picture names it."""
+    name = plan.dataset.name
+    return "MNIST" if name == "mnist" else f"{name} (not MNIST)"
 
 
 def each(values: "Series[str]") -> str:

@@ -268,11 +268,10 @@ def answer(worker: Worker, line: str) -> str:
         return json.dumps({"error": f"{type(error).__name__}: {error}"})
 
 
-def main() -> None:
+def main(worker: Worker) -> None:
     """Answer line by line until the conductor closes its end."""
     soft, hard = getrlimit(RLIMIT_FSIZE)
     setrlimit(RLIMIT_FSIZE, (LARGEST_FILE_BYTES if soft == RLIM_INFINITY else min(soft, LARGEST_FILE_BYTES), hard))
-    worker = Worker()
     with socket.socket(fileno=int(sys.argv[1])) as connection, connection.makefile("rw", encoding="utf-8") as lines:
         for line in lines:
             reply = answer(worker, line)
@@ -282,4 +281,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Worker())

@@ -19,6 +19,8 @@ from lockstep_bench.harness.guard import guard
 from lockstep_bench.harness.problem import Dtype, Problem, Profile
 from lockstep_bench.harness.records import Status
 
+WORKER = "lockstep_bench.harness.worker"
+"""The module that a worker process runs."""
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -79,6 +81,7 @@ class WorkerProcess:
         log: the file that gets what it prints.
         timeout: how many seconds a turn may take.
         caches: the folder of what it compiles; an empty one, removed at its end, if none.
+        module: the worker that it runs.
 
     Raises:
         WorkerFailed: the adapter's `environment` raises, or returns what is no environment.
@@ -94,6 +97,7 @@ class WorkerProcess:
         log: Path,
         timeout: float,
         caches: Path | None = None,
+        module: str = WORKER,
     ) -> None:
         self.spec, self.device, self.threads, self.timeout = spec, device, threads, timeout
         self.caches = TemporaryDirectory(prefix="lockstep-", ignore_cleanup_errors=True)
@@ -108,7 +112,7 @@ class WorkerProcess:
         log.parent.mkdir(parents=True, exist_ok=True)
         with theirs, log.open("ab") as output, _affinity(threads):
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "lockstep_bench.harness.worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", module, str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -133,15 +137,18 @@ class WorkerProcess:
         self, problem: Problem, seed: int, dataset: Path, train_images: int, profile: Profile = "identical"
     ) -> dict[str, Any]:
         """Have it stand at step 0, for training on the first images of a cached dataset."""
+        return self.build_for(problem, dataset, train_images, do="build", seed=seed, profile=profile)
+
+    def build_for(self, problem: Problem, dataset: Path, train_images: int, *, do: str, **whom: Any) -> dict[str, Any]:
+        """The same for a seed in a profile, or for as many seeds as a worker for many takes."""
         return self.ask(
-            "build",
+            do,
             problem=asdict(problem),
-            seed=seed,
             dataset=str(dataset),
             train_images=train_images,
             device=self.device,
             threads=self.threads,
-            profile=profile,
+            **whom,
         )
 
     def floor(self, problem: Problem) -> dict[str, Any]:

@@ -7,7 +7,9 @@ import pandas as pd
 
 from lockstep_bench.backends import registered
 from lockstep_bench.harness.contract import CHECKS
-from lockstep_bench.harness.summary import answer, write_into
+from lockstep_bench.harness.seeds_summary import answer as seeds_answer
+from lockstep_bench.harness.seeds_tables import load_seeds
+from lockstep_bench.harness.summary import answer, put_into, write_into
 from lockstep_bench.harness.tables import COLUMNS, Results, load
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +31,19 @@ def test_readme_quotes_the_reference_results(tmp_path: Path) -> None:
     write_into(tmp_path / "README.md", results)
     assert (tmp_path / "README.md").read_text() == readme
     assert answer(results) in (ROOT / "results" / "standard" / "summary.md").read_text()
+
+
+def test_luck_is_quoted_from_the_results(tmp_path: Path) -> None:
+    """`lockstep report results/seeds --into docs/seeds.md` changes nothing, and the command is the one that was run."""
+    document = (ROOT / "docs" / "seeds.md").read_text()
+    (tmp_path / "seeds.md").write_text(document)
+    results = load_seeds(ROOT / "results" / "seeds")
+    put_into(tmp_path / "seeds.md", seeds_answer(results))
+    assert (tmp_path / "seeds.md").read_text() == document
+    assert results.plan.command in document
+    assert set(results.table["status"]) == {"ok"}
+    entries = (ROOT / "results" / "README.md").read_text()
+    assert all(f"`{column}`" in entries for column in results.table.columns)
 
 
 def test_every_backend_has_been_run() -> None:

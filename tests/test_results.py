@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lockstep_bench.harness.report import write_report
+from lockstep_bench.harness.seeds_summary import write_seeds_report
 
 pytestmark = pytest.mark.mnist  # the charts of mistakes show its images
 RESULTS = Path(__file__).parents[1] / "results"
@@ -21,7 +22,7 @@ def derived(folder: Path) -> dict[str, bytes]:
     """Every file of a results folder that is not raw and is tracked, by its path."""
     files = (path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in files}
-    raw = ("plan.json", "blocks/", "logs/", "report.html")
+    raw = ("plan.json", "seeds.json", "blocks/", "logs/", "report.html")
     return {name: path.read_bytes() for name, path in names.items() if not name.startswith(raw)}
 
 
@@ -42,6 +43,13 @@ def test_committed_results_are_made_again_byte_for_byte(name: str, tmp_path: Pat
     copy = raw_alone(name, tmp_path)
     write_report(copy)
     assert_same(derived(copy), derived(RESULTS / name))
+
+
+def test_committed_seeds_are_made_again_byte_for_byte(tmp_path: Path) -> None:
+    """The same for the folder of `lockstep seeds`."""
+    copy = Path(copytree(RESULTS / "seeds", tmp_path / "seeds", ignore=ignore_patterns(*DERIVED, "*.md")))
+    write_seeds_report(copy)
+    assert_same(derived(copy), derived(RESULTS / "seeds"))
 
 
 def test_another_cpu_makes_the_same_report(tmp_path: Path) -> None:

@@ -22,7 +22,10 @@ from lockstep_bench.harness.records import StartEvent, read_block
 from lockstep_bench.harness.tables import load as load_tables
 from lockstep_bench.harness.verification import Verifier
 
-ON_GPU = ("jax", "jax-scan", "keras", "keras-jax", "keras-torch", "keras-xla", "pytorch", "pytorch-tuned", "tensorflow")
+ON_GPU = (
+    *("jax", "jax-scan", "jax-vmap", "keras", "keras-jax", "keras-torch", "keras-xla"),
+    *("pytorch", "pytorch-tuned", "tensorflow"),
+)
 PRETENDER = """
 import os
 from lockstep_bench.backends.numpy import NumPy
