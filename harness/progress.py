@@ -47,7 +47,7 @@ class Progress(AbstractContextManager["Progress"]):
         self.plan, self.console = plan, console
         self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         running = sum(backend.skip is None for backend in plan.backends)
-        epoch_steps = steps(plan.dataset.train_images, plan.problem.batch_size)
+        epoch_steps = steps(plan.epoch_images, plan.problem.batch_size)
         self.all_steps = len(plan.blocks) * plan.problem.epochs * epoch_steps * running
         self.done_steps = 0
         self.blocks = iter(plan.blocks)

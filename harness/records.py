@@ -85,7 +85,11 @@ class Block(Record):
 
 
 class Plan(Record):
-    """What was asked for, as resolved when the run began; plans from before runs could be resumed lack `python`."""
+    """What was asked for, as resolved when the run began; plans from before runs could be resumed lack `python`.
+
+    `fixed_steps` is for plans that end after so many steps, whole batches all of them: the Problem then has one epoch,
+    which is as long as they are (`problem.fixed_order`).
+    """
 
     format: Literal[2] = 2
     lockstep: str
@@ -101,6 +105,7 @@ class Plan(Record):
     blocks: Annotated[list[Block], Field(min_length=1, max_length=100_000)]
     device: str
     slice_steps: Annotated[int, Field(ge=1, le=2**31)]
+    fixed_steps: Annotated[int, Field(ge=1, le=2**31)] | None = None
     turn_timeout_seconds: Positive
     target_error_percent: Number
     machine: str
@@ -128,6 +133,11 @@ class Plan(Record):
     def twin(self) -> PlannedBackend | None:
         """The reference once more, under another name: the two differ by noise alone. None without `--aa`."""
         return next((one for one in self.backends[1:] if one.spec == self.reference.spec), None)
+
+    @property
+    def epoch_images(self) -> int:
+        """How many images an epoch trains on, some of them more than once where the steps are fixed."""
+        return self.fixed_steps * self.problem.batch_size if self.fixed_steps else self.dataset.train_images
 
     @property
     def threads(self) -> list[int]:
@@ -233,6 +243,7 @@ class EvaluationEvent(Record):
     `disagreements` counts the test images predicted differently from the reference, and `weights_difference` is how far
     the weights are from the reference's, relative to how far those moved; none where there was no reference left, and
     in the native profile, where nobody is meant to agree. Earlier records lack the latter.
+    Where the steps are fixed, `train_error_percent` is of the first `worker.SCORED_IMAGES` that were trained on.
     """
 
     event: Literal["evaluation"] = "evaluation"

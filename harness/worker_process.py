@@ -129,9 +129,15 @@ class WorkerProcess:
         )
 
     def build(
-        self, problem: Problem, seed: int, dataset: Path, train_images: int, profile: Profile = "identical"
+        self,
+        problem: Problem,
+        seed: int,
+        dataset: Path,
+        train_images: int,
+        profile: Profile = "identical",
+        fixed_steps: int | None = None,
     ) -> dict[str, Any]:
-        """Have it stand at step 0, for training on the first images of a cached dataset."""
+        """Have it stand at step 0, for training on the first images of a cached dataset, for that many steps if so."""
         return self.ask(
             "build",
             problem=asdict(problem),
@@ -141,6 +147,7 @@ class WorkerProcess:
             device=self.device,
             threads=self.threads,
             profile=profile,
+            fixed_steps=fixed_steps,
         )
 
     def floor(self, problem: Problem) -> dict[str, Any]:
