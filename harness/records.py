@@ -35,7 +35,6 @@ Positive = Annotated[float, Field(gt=0, le=1e15)]
 """Something that took no time at all was not measured."""
 Percent = Annotated[float, Field(ge=0, le=100)]
 
-PARTIAL_PLAN = "plan.json.partial"
 PLAN_BYTES = 16 << 20
 LINE_BYTES = 2 << 20
 BLOCK_BYTES = 1 << 30
@@ -375,12 +374,18 @@ def write_plan(folder: Path, plan: Plan) -> None:
     path = plan_path(folder)
     if path.exists():
         raise FileExistsError(f"{path} is there already")
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / PARTIAL_PLAN).open("w", encoding="utf-8") as file:
-        file.write(plan.model_dump_json(indent=2) + "\n")
+    write_record(path, plan)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as a file that appears whole or not at all; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".json.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(record.model_dump_json(indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    (folder / PARTIAL_PLAN).replace(path)
+    partial.replace(path)
 
 
 def read_plan(folder: Path) -> Plan:
@@ -393,12 +398,12 @@ def read_plan(folder: Path) -> Plan:
     if not path.is_file():
         raise LockstepError(f"{folder} holds no results: plan.json is missing; give a folder that `lockstep run` wrote")
     try:
-        return Plan.model_validate_json(_at_most(path, PLAN_BYTES))
+        return Plan.model_validate_json(at_most(path, PLAN_BYTES))
     except ValidationError as error:
         raise LockstepError(f"{path} is not a plan: {first_error(error)}; restore it from where it came") from error
 
 
-def _at_most(path: Path, limit: int) -> bytes:
+def at_most(path: Path, limit: int) -> bytes:
     """The content of a file that must not be larger than that."""
     with path.open("rb") as file:
         # At most what is there: Python sets aside as much memory as it is asked to read.
@@ -446,7 +451,7 @@ def read_block(folder: Path, block: Block) -> Recorded:
     path = block_path(folder, block, "jsonl")
     if not path.is_file():
         return Recorded([])
-    *lines, unfinished = _at_most(path, BLOCK_BYTES).split(b"\n")
+    *lines, unfinished = at_most(path, BLOCK_BYTES).split(b"\n")
     attempts: list[list[Event]] = []
     seen: set[tuple[object, ...]] = set()
     for number, line in enumerate(lines, start=1):

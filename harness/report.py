@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lockstep_bench.harness.charts import FORMATS, write_charts
+from lockstep_bench.harness.charts.sweep import write_sweep_charts
 from lockstep_bench.harness.data import at_hand
 from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.learnt import read_learnt
 from lockstep_bench.harness.page import write_page
 from lockstep_bench.harness.summary import write_latex, write_summary
+from lockstep_bench.harness.sweep_summary import write_sweep_summary
+from lockstep_bench.harness.sweep_tables import SweepResults, write_sweep_tables
 from lockstep_bench.harness.tables import Results, write_tables
 
 
@@ -21,8 +24,7 @@ def write_report(folder: Path, formats: Sequence[str] = FORMATS) -> Results:
     Raises:
         LockstepError: the folder holds no results, or a link.
     """
-    if link := next((path for path in folder.rglob("*") if path.is_symlink()), None):
-        raise LockstepError(f"{link} is a link, which could lead a report's files anywhere: remove it")
+    _see_that_nothing_is_a_link(folder)
     results = write_tables(folder)
     try:
         dataset = at_hand(results.plan.dataset.name, results.plan.dataset.sha256)
@@ -37,3 +39,23 @@ def write_report(folder: Path, formats: Sequence[str] = FORMATS) -> Results:
     write_charts(folder, results, learnt, formats)
     write_page(folder, results, dataset, learnt)
     return results
+
+
+def write_sweep_report(folder: Path, formats: Sequence[str] = FORMATS) -> SweepResults:
+    """Write the tables, the page and the charts of a sweep again; return the tables.
+
+    The results folders of its Problems are left as they are: `lockstep report` makes the report of each.
+
+    Raises:
+        LockstepError: the folder holds no sweep, or a link.
+    """
+    _see_that_nothing_is_a_link(folder)
+    results = write_sweep_tables(folder)
+    write_sweep_summary(folder, results)
+    write_sweep_charts(folder, results, formats)
+    return results
+
+
+def _see_that_nothing_is_a_link(folder: Path) -> None:
+    if link := next((path for path in folder.rglob("*") if path.is_symlink()), None):
+        raise LockstepError(f"{link} is a link, which could lead a report's files anywhere: remove it")

@@ -11,7 +11,7 @@ from lockstep_bench.backends import registered
 from lockstep_bench.harness.data import Dataset
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import make_plan
-from lockstep_bench.harness.records import Plan, plan_path, read_plan
+from lockstep_bench.harness.records import Plan, Record, plan_path, read_plan
 
 MAY_DIFFER = {"command", "preset", "commit_clean", "machine"}
 """What of a plan says nothing about its results; the machine that it ran on, a block names itself."""
@@ -61,8 +61,8 @@ def planned_again(recorded: Plan, dataset: Dataset) -> Plan:
     )
 
 
-def see_that_it_fits(recorded: Plan, now: Plan, out: Path) -> None:
-    """Compare the plan that was begun with what would be planned now.
+def see_that_it_fits(recorded: Record, now: Record, out: Path) -> None:
+    """Compare the plan that was begun, of a run or of a sweep, with what would be planned now.
 
     Raises:
         UsageError: they are not the same; the message says in what.
