@@ -145,7 +145,7 @@ def _results(folder: Path, point: Point) -> tables.Results | None:
     own = folder_of(folder, point)
     if not plan_path(own).exists():
         return None
-    results = tables.load(own)
+    results = tables.load_uncompared(own)
     found = Point(results.plan.problem.hidden, results.plan.problem.batch_size, results.plan.dataset.train_images)
     if found != point:
         raise LockstepError(f"{plan_path(own)} is that of {found.name}; restore the file")

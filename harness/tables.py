@@ -123,6 +123,17 @@ def load(folder: Path | str) -> Results:
     Raises:
         LockstepError: the folder holds no plan.
     """
+    results = load_uncompared(folder)
+    summary, ratios = compared(results.plan, results.runs, results.turns)
+    return results._replace(summary=summary, ratios=ratios)
+
+
+def load_uncompared(folder: Path | str) -> Results:
+    """The same with nothing in the tables `summary` and `ratios`, for whoever makes them of some of the turns.
+
+    Raises:
+        LockstepError: the folder holds no plan.
+    """
     plan = records.read_plan(Path(folder))
     each_run: list[Run] = []
     cut: list[str] = []
@@ -143,8 +154,9 @@ def load(folder: Path | str) -> Results:
     runs = _table("runs", map(run_row, each_run))
     epochs = _table("epochs", (row for run in each_run for row in epoch_rows(run)))
     turns = _table("turns", (row for run in each_run for row in turn_rows(run)))
-    summary, ratios = compared(plan, runs, turns)
-    return Results(plan, runs, epochs, turns, summary, ratios, tuple(cut), is_damaged, tuple(again))
+    return Results(
+        plan, runs, epochs, turns, _table("summary", []), _table("ratios", []), tuple(cut), is_damaged, tuple(again)
+    )
 
 
 def compared(plan: Plan, runs: DataFrame, turns: DataFrame) -> tuple[DataFrame, DataFrame]:

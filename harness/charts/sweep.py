@@ -69,6 +69,7 @@ def _time_along(results: SweepResults, along: str, columns: str, rows: str) -> F
             inside = results.cells[(results.cells[columns] == column) & (results.cells[rows] == row)]
             _panel(axes, results, inside, along)
             axes.set_title(f"{_value(columns, column)}, {_value(rows, row)}", fontsize=9)
+            axes.set(xlabel=AXIS_NAMES[along], ylabel="µs per image")
             axes.label_outer()
     times = [*results.cells["microseconds_per_image"].dropna(), *results.cells["floor_microseconds_per_image"].dropna()]
     corner = grid[0][0]
@@ -79,8 +80,8 @@ def _time_along(results: SweepResults, along: str, columns: str, rows: str) -> F
         axis.set_major_locator(FixedLocator(ticks))
         axis.set_minor_locator(FixedLocator([]))
         axis.set_major_formatter("{x:,g}")
-    figure.supxlabel(AXIS_NAMES[along], fontsize=10)
-    figure.supylabel("µs per image", fontsize=10)
+    for axes in grid.flat:
+        axes.tick_params(labelsize=9)
     _legend(figure, results)
     return figure
 
@@ -98,24 +99,23 @@ def _texts(results: SweepResults) -> list[str]:
 
 def _panel(axes: Axes, results: SweepResults, cells: DataFrame, along: str) -> None:
     """A line per backend and number of training images; what failed is a cross at the bottom."""
-    images = list(reversed(results.sweep.train_images))
+    images = results.sweep.train_images
+    dashes = [DASHES[place % len(DASHES)] for place in reversed(range(len(images)))]
     for look in looks_of(results):
         own = cells[cells["backend"] == look.name].sort_values(along)
-        for dash, count in zip(DASHES * len(images), images, strict=False):
+        for dash, count in zip(dashes, images, strict=True):  # the largest last, on top
             line = own[own["train_images"] == count]
             ok = line[line["status"] == "ok"]
             times = ok["microseconds_per_image"]
-            marks: Any = {
-                "marker": look.marker,
-                "markersize": 4,
-                "markerfacecolor": look.colour if dash == "-" else "w",
-            }
-            axes.plot(ok[along].astype(float), times, color=look.colour, linestyle=dash, linewidth=1.3, **marks)
+            is_largest = count == images[-1]
+            marks: Any = {"marker": look.marker, "markersize": 4, "markerfacecolor": look.colour if is_largest else "w"}
+            stroke: Any = {"linestyle": dash, "linewidth": 1.4 if is_largest else 1.0}
+            axes.plot(ok[along].astype(float), times, color=look.colour, **stroke, **marks)
             ends = (ok["microseconds_per_image_low"], ok["microseconds_per_image_high"])
             axes.vlines(ok[along].astype(float), *ends, color=look.colour, linewidth=1.0)
             failed = line[line["status"] != "ok"][along].astype(float)
-            bottom: Any = {"transform": axes.get_xaxis_transform(), "clip_on": False}
-            axes.plot(failed, [0.04] * len(failed), "x", color=look.colour, markersize=7, markeredgewidth=2, **bottom)
+            cross: Any = {"color": look.colour, "markersize": 7, "markeredgewidth": 2}
+            axes.plot(failed, [0.05] * len(failed), "x", transform=axes.get_xaxis_transform(), **cross)
     floor = cells.groupby(along)["floor_microseconds_per_image"].median().dropna()
     axes.plot(floor.index.astype(float), floor, color="0.4", linestyle=":", linewidth=1.5)
 
@@ -125,6 +125,7 @@ def _legend(figure: Figure, results: SweepResults) -> None:
     handles = [Line2D([], [], color=look.colour, marker=look.marker, label=look.label) for look in looks_of(results)]
     handles.append(Line2D([], [], color="0.4", linestyle=":", label="dense floor"))
     images = list(reversed(results.sweep.train_images))
-    for dash, count in zip(DASHES, images, strict=False) if len(images) > 1 else ():
+    for place, count in enumerate(images) if len(images) > 1 else ():
+        dash = DASHES[place % len(DASHES)]
         handles.append(Line2D([], [], color="0.4", linestyle=dash, label=f"{count:,} images"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, handlelength=2.5, fontsize=9)
