@@ -82,7 +82,8 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         items = [(str(key), inner) for key, inner in value.items()]
     elif isinstance(value, list):
-        items = [(str(item.get("name", item.get("id", place))), item) for place, item in enumerate(value)]
+        named = (item.get("name", item.get("id")) if isinstance(item, dict) else None for item in value)
+        items = [(str(place if own is None else own), value[place]) for place, own in enumerate(named)]
     else:
         yield name, value
         return

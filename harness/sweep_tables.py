@@ -158,9 +158,13 @@ def _calls(folder: Path, sweep: Sweep) -> Calls:
         results = _results(folder, call_point(sweep))
     except LockstepError:  # it is said where the Problem is read
         return {}
-    runs = results.runs.dropna(subset="call_milliseconds") if results else DataFrame(columns=["status"])
-    ok = runs[runs["status"] == "ok"].groupby(["backend", "machine", "threads"])
-    return {key: max(0.0, float(own["call_milliseconds"].iloc[0]) / 1e3) for key, own in ok}
+    if results is None:
+        return {}
+    runs = results.runs[results.runs["call_milliseconds"].notna() & (results.runs["status"] == "ok")]
+    return {
+        key: max(0.0, float(own["call_milliseconds"].iloc[0]) / 1e3)
+        for key, own in runs.groupby(["backend", "machine", "threads"])
+    }
 
 
 def _timed(turns: DataFrame, calls: Calls) -> DataFrame:
