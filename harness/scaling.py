@@ -82,7 +82,7 @@ class Overhead(NamedTuple):
 
 
 def overhead(batch_sizes: Floats, logs: Floats, drawn: Floats) -> Overhead:
-    """Fit a step's time as a line over the batch size (Hockney and Jesshope, Parallel Computers 2, 1988, section 1.3).
+    """Fit a step's time as a line over the batch size (Hockney and Jesshope, Parallel Computers 2, 1988).
 
     Least squares of relative deviations, sum of ((overhead + work * batch) / time - 1)**2, since noise is relative;
     with neither of the two below 0.
