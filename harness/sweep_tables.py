@@ -153,7 +153,10 @@ def _results(folder: Path, point: Point) -> tables.Results | None:
 
 
 def _calls(folder: Path, sweep: Sweep) -> Calls:
-    """Seconds that a call of `train` costs, by backend, machine and threads; empty where that was not measured."""
+    """Seconds that a call of `train` costs, by backend and machine; empty where that was not measured.
+
+    The least of all numbers of threads: beginning is the work of one, and what a bad moment adds is not in all of them.
+    """
     try:
         results = _results(folder, call_point(sweep))
     except LockstepError:  # it is said where the Problem is read
@@ -162,8 +165,7 @@ def _calls(folder: Path, sweep: Sweep) -> Calls:
         return {}
     runs = results.runs[results.runs["call_milliseconds"].notna() & (results.runs["status"] == "ok")]
     return {
-        key: max(0.0, float(own["call_milliseconds"].iloc[0]) / 1e3)
-        for key, own in runs.groupby(["backend", "machine", "threads"])
+        key: max(0.0, float(own["call_milliseconds"].min()) / 1e3) for key, own in runs.groupby(["backend", "machine"])
     }
 
 
@@ -171,7 +173,7 @@ def _timed(turns: DataFrame, calls: Calls) -> DataFrame:
     """The turns that count, without what their call cost."""
     timed = turns[turns["round"] > 1].copy()
     for key, own in timed.groupby(["backend", "machine", "threads"], sort=False):
-        cost = min(calls.get(key, 0.0), MOST_OF_A_TURN * own["train_seconds"].min())
+        cost = min(calls.get(key[:2], 0.0), MOST_OF_A_TURN * own["train_seconds"].min())
         seconds = own["train_seconds"] - cost
         timed.loc[own.index, "train_seconds"] = seconds
         timed.loc[own.index, "microseconds_per_step"] = 1e6 * seconds / own["steps"].astype("float64")
@@ -182,7 +184,7 @@ def _cell(point: Point, row: "pd.Series[Any]", turns: DataFrame, runs: DataFrame
     """One backend's row of a cell."""
     run = runs[(runs["backend"] == row["backend"]) & (runs["threads"] == row["threads"])].iloc[0]
     floor = turns["floor_microseconds_per_step"].median()
-    call = calls.get((row["backend"], row["machine"], row["threads"]), np.nan)
+    call = calls.get((row["backend"], row["machine"]), np.nan)
     of_image = {
         f"microseconds_per_image{end}": row[f"microseconds_per_step{end}"] / point.batch_size
         for end in ("", "_low", "_high")
