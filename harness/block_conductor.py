@@ -127,7 +127,8 @@ class BlockConductor:
         device = backend.device or plan.device
         worker = self.workers[backend.name] = processes.enter_context(self._process(backend.spec, backend.name, device))
         self._record(StartEvent, backend=backend.name, **worker.start())
-        reply = worker.build(plan.problem, self.block.seed, self.dataset, plan.dataset.train_images, plan.profile)
+        images = plan.dataset.train_images
+        reply = worker.build(plan.problem, self.block.seed, self.dataset, images, plan.profile, plan.fixed_steps)
         built = self._record(BuildEvent, backend=backend.name, **reply)
         self._agree(f"{built.initializer} initial weights", built.weights_sha256)
 
@@ -161,7 +162,7 @@ class BlockConductor:
             [*self.workers, FLOOR],
             seed=self.block.seed,
             epoch=epoch,
-            images=plan.dataset.train_images,
+            images=plan.epoch_images,
             batch_size=plan.problem.batch_size,
             slice_steps=plan.slice_steps,
         )
@@ -239,9 +240,12 @@ class BlockConductor:
             self.failed_gate.setdefault(event.backend, f"after epoch {event.epoch} {found}")
 
     def _finish(self) -> None:
-        """Take the reference's final state, measure what would disturb a run, and let every worker go."""
+        """Take the reference's final state, measure what would disturb a run, and let every worker go.
+
+        Where the steps are fixed nothing was learnt that would be worth the megabytes.
+        """
         reference = self.plan.reference.name
-        if reference in self.workers:
+        if reference in self.workers and not self.plan.fixed_steps:
             self._attempt(reference, self._save, reference)
         for name in list(self.workers) if self.extras else ():
             self._attempt(name, self._extra, name)

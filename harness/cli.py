@@ -1,4 +1,4 @@
-"""The command line: `lockstep data | backends | new-backend | verify | run | seeds | report | open | compare`."""
+"""The command line: one function for each command of `lockstep`."""
 
 import os
 import shlex
@@ -20,6 +20,7 @@ from lockstep_bench.harness.errors import LockstepError, UsageError
 
 if TYPE_CHECKING:
     from lockstep_bench.harness.seeds_tables import SeedsResults
+    from lockstep_bench.harness.sweep_tables import SweepResults
     from lockstep_bench.harness.tables import Results
 
 # Each command imports what it needs itself: listing the backends must not wait for pandas and matplotlib.
@@ -375,6 +376,72 @@ def _numbers(option: str, text: str | None) -> list[int] | None:
 
 
 @app.command()
+def sweep(
+    context: typer.Context,
+    backends: Annotated[
+        list[str] | None,
+        typer.Argument(help="Names, or files such as ./mine.py; numpy, keras, pytorch and scikit-learn if none."),
+    ] = None,
+    batch_size: Annotated[str | None, typer.Option(help="Images per step; 15,60,240,960 if not given.")] = None,
+    hidden: Annotated[str | None, typer.Option(help="Hidden units; 784,1568,3136 if not given.")] = None,
+    train_images: Annotated[str | None, typer.Option(help="Training images; 15000,60000 if not given.")] = None,
+    threads: Annotated[str | None, typer.Option(help="CPU threads; 1,2 if not given.")] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order and schedule.")] = 0,
+    rounds: Annotated[int, typer.Option(help="Rounds that count, 6 or more: the more, the narrower intervals.")] = 8,
+    dataset: DatasetOption = "auto",
+    data: DataOption = None,
+    out: Annotated[Path | None, typer.Option(help="The sweep's folder; results/sweep-TIME if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --out.")] = False,
+) -> None:
+    """How does cost grow? A grid of Problems, each in lockstep for a fixed number of steps.
+
+    Example: `lockstep sweep numpy pytorch --batch-size 15,240 --hidden 784,1568 --threads 1 --out results/growth`
+
+    If that is interrupted: `lockstep sweep --resume --out results/growth`
+    """
+    from lockstep_bench.harness.data import RESERVED, find_dataset
+    from lockstep_bench.harness.progress import SweepProgress
+    from lockstep_bench.harness.resuming import see_that_it_fits
+    from lockstep_bench.harness.sweep import blocks_to_run, conduct_sweep, make_sweep, read_sweep, swept_again
+
+    if resume and out is None:
+        raise UsageError("--resume needs --out, the folder of the sweep to go on with")
+    recorded = read_sweep(out) if resume and out else None
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+    if recorded and not given - OF_NO_PLAN:
+        found = find_dataset(recorded.dataset if recorded.dataset in RESERVED else dataset, data, say)
+        planned = swept_again(recorded, found)
+    else:
+        found = find_dataset(dataset, data, say)
+        planned = make_sweep(
+            found,
+            backends or [],
+            batch_size=_numbers("--batch-size", batch_size),
+            hidden=_numbers("--hidden", hidden),
+            train_images=_numbers("--train-images", train_images),
+            threads=_numbers("--threads", threads),
+            seed=seed,
+            rounds=rounds,
+            command=shlex.join(["lockstep", *sys.argv[1:]]),
+        )
+    if recorded and out:
+        see_that_it_fits(recorded, planned, out)
+        planned = recorded
+    out = out or Path("results") / f"sweep-{datetime.now():%Y%m%d-%H%M%S}"
+    interrupted = False
+    try:
+        conduct_sweep(planned, found, out, SweepProgress(blocks_to_run(planned, out), console), resume=resume)
+    except KeyboardInterrupt:
+        interrupted = True
+    cells = _report_sweep(out).cells
+    if interrupted:
+        raise LockstepError(f"interrupted: what was done is in {out}; go on with: lockstep sweep --resume --out {out}")
+    if not (cells["status"] == "ok").all():
+        raise LockstepError(f"not every cell ended ok: {out / 'sweep.csv'} has every outcome")
+
+
+@app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Results folders.")],
     into: Annotated[
@@ -385,7 +452,7 @@ def report(
         Format | None, typer.Option("--format", help="Draw the charts as this too, for papers, beside PNG and SVG.")
     ] = None,
 ) -> None:
-    """Make the tables, the charts and the page of results folders again from their raw files.
+    """Make the tables, the charts and the page of results folders, or of sweeps, again from their raw files.
 
     Example: `lockstep report results/standard --into README.md`
 
@@ -395,10 +462,16 @@ def report(
     from lockstep_bench.harness.seeds_tables import is_seeds
     from lockstep_bench.harness.side_by_side import write_side_by_side
     from lockstep_bench.harness.summary import put_into, write_into
+    from lockstep_bench.harness.sweep import FILE
 
+    sweeps = [folder for folder in folders if (folder / FILE).is_file()]
+    if sweeps and (into is not None or out is not None):
+        raise UsageError(f"{sweeps[0]} is a sweep, whose tables fit no other's: leave out --into and --out")
     if into is not None and len(folders) > 1:
         raise UsageError("--into takes the results of one folder: give one")
-    each, bad = {}, []
+    each: dict[Path, Results] = {}
+    swept: dict[Path, SweepResults] = {}
+    bad: list[str] = []
     for folder in folders:
         try:
             if is_seeds(folder):
@@ -406,8 +479,10 @@ def report(
                 bad += [f"{folder} has damaged files, which were left out"] if of_seeds.is_damaged else []
                 if into is not None:
                     put_into(into, answer_of_seeds(of_seeds))
-                continue
-            each[folder] = _report(folder, [also] if also else [])
+            elif folder in sweeps:
+                swept[folder] = _report_sweep(folder, [also] if also else [])
+            else:
+                each[folder] = _report(folder, [also] if also else [])
         except LockstepError as error:
             bad.append(str(error))
     if into is not None and (results := each.get(folders[0])):
@@ -415,7 +490,11 @@ def report(
     if out is not None and each:
         write_side_by_side(out, each)
         console.print(f"Side by side, they are in {out}", highlight=False)
-    bad += [f"{folder} has damaged files, which were left out" for folder, found in each.items() if found.is_damaged]
+    bad += [
+        f"{folder} has damaged files, which were left out"
+        for folder, found in (each | swept).items()
+        if found.is_damaged
+    ]
     if bad:
         raise LockstepError("; ".join(bad))
 
@@ -449,6 +528,22 @@ def _report(folder: Path, formats: Sequence[str] = ()) -> "Results":
             console.print(f"- {line}", **PLAIN)
     opens = shlex.join(["lockstep", "open", str(folder)])
     console.print(f"Tables and charts are in {folder}, the page is {folder / 'report.html'}: {opens}", **PLAIN)
+    for sentence in results.cut:
+        say(sentence)
+    return results
+
+
+def _report_sweep(folder: Path, formats: Sequence[str] = ()) -> "SweepResults":
+    """Write a sweep's report, and show what it says."""
+    from lockstep_bench.harness import sweep_summary
+    from lockstep_bench.harness.charts import FORMATS
+    from lockstep_bench.harness.report import write_sweep_report
+
+    results = write_sweep_report(folder, [*FORMATS, *formats])
+    console.print(sweep_summary.title(results), style="bold", **PLAIN)
+    for sentence in (*sweep_summary.failures(results), *sweep_summary.sentences(results)):
+        console.print(f"- {sentence}", **PLAIN)
+    console.print(f"Tables and charts are in {folder}, the page is {folder / 'sweep.md'}", **PLAIN)
     for sentence in results.cut:
         say(sentence)
     return results

@@ -5,7 +5,7 @@ pair of colour and marker of their own. Variants of one framework share its colo
 makes; where that is taken by another of one's own, it has the next marker, or colour, that is free.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from itertools import product
 from typing import Final, NamedTuple
@@ -70,7 +70,13 @@ def looks(results: Results) -> list[Look]:
     The reference's twin is left out: it would only hide the reference.
     """
     names = [planned.name for planned in results.plan.backends if planned != results.plan.twin]
-    status = [str(results.summary.set_index("backend")["status"][name]) for name in names]
+    status = results.summary.set_index("backend")["status"]
+    return named({name: str(status[name]) for name in names})
+
+
+def named(statuses: Mapping[str, str]) -> list[Look]:
+    """One per backend of these names, in their order, each with its status."""
+    names, status = list(statuses), list(statuses.values())
     labels = [name if how == "ok" else f"{name} ({how})" for name, how in zip(names, status, strict=True)]
     return [
         Look(name, label, colour, marker, how)

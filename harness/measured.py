@@ -18,6 +18,7 @@ from lockstep_bench.harness import tables
 from lockstep_bench.harness.comparisons import CONDITIONS
 from lockstep_bench.harness.conditions import blas
 from lockstep_bench.harness.errors import LockstepError, UsageError
+from lockstep_bench.harness.problem import Problem
 from lockstep_bench.harness.records import first_error
 from lockstep_bench.harness.tables import Results, each
 
@@ -79,6 +80,7 @@ def _of_results(results: Results) -> Iterator[Measured]:
     plan, problem, dataset = results.plan, results.plan.problem, results.plan.dataset
     images = _images(dataset.train_images, dataset.sha256)
     work = f"slices of {plan.slice_steps} steps, batches of {problem.batch_size}, {images}"
+    work += f", {problem.hidden} hidden units" if problem.hidden != Problem().hidden else ""
     turns = results.turns[results.turns["status"] == "ok"]
     times = turns.pivot(index=["block", "round"], columns="backend", values="train_seconds")
     references = results.runs[results.runs["backend"] == REFERENCE].set_index("block")

@@ -50,7 +50,9 @@ def make_plan(
     epochs: int | None = None,
     train_images: int | None = None,
     batch_size: int = 15,
+    hidden: int = 784,
     slice_steps: int | None = None,
+    fixed_steps: int | None = None,
     threads: int | Sequence[int] | None = None,
     replicates: int = 1,
     aa: bool = False,
@@ -64,7 +66,7 @@ def make_plan(
 
     Several thread counts are run one after another, and compared within themselves; `replicates` is how often all of
     it is done, in new processes; `aa` adds the reference a second time. In the `native` profile every backend has its
-    own defaults, and none is checked.
+    own defaults, and none is checked. With `fixed_steps` the run ends after so many, in one long epoch.
 
     Raises:
         UsageError: a value is out of range, or a backend named is not there or not installed.
@@ -113,7 +115,7 @@ def make_plan(
         command=command,
         preset=preset,
         profile=profile,
-        problem=_problem(defaults.epochs if epochs is None else epochs, batch_size),
+        problem=_problem(1 if fixed_steps else defaults.epochs if epochs is None else epochs, batch_size, hidden),
         dataset=PlannedDataset(
             name=dataset.name,
             sha256=dataset.sha256,
@@ -124,6 +126,7 @@ def make_plan(
         blocks=blocks,
         device=device,
         slice_steps=slice_steps or defaults.slice_steps,
+        fixed_steps=fixed_steps,
         turn_timeout_seconds=turn_timeout,
         target_error_percent=target,
         machine=environment.machine_name(device),
@@ -146,9 +149,9 @@ def _block_id(seed: int, threads: int, device: str, replicate: int) -> str:
     return f"seed-{seed}-threads-{threads}-{device}" + (f"-replicate-{replicate}" if replicate > 1 else "")
 
 
-def _problem(epochs: int, batch_size: int) -> Problem:
+def _problem(epochs: int, batch_size: int, hidden: int) -> Problem:
     try:
-        return Problem(epochs=epochs, batch_size=batch_size)
+        return Problem(epochs=epochs, batch_size=batch_size, hidden=hidden)
     except ValueError as error:
         raise UsageError(f"{error}: give a larger number") from error
 

@@ -197,6 +197,18 @@ def epoch_order(seed: int, epoch: int, images: int) -> IntArray:
     return order
 
 
+def fixed_order(seed: int, epoch: int, images: int, count: int) -> IntArray:
+    """The order where a number of steps is fixed, not of epochs: `count` indices, read-only, for "epoch" 1, 2, ...
+
+    The orders of as many epochs as these need, one after another, so that no batch is short where an epoch ends.
+    """
+    needed = -(-count // images)
+    numbers = range((epoch - 1) * needed + 1, epoch * needed + 1)
+    order = np.concatenate([epoch_order(seed, number, images) for number in numbers])[:count]
+    order.flags.writeable = False
+    return order
+
+
 def digest(arrays: Iterable[NDArray[Any]]) -> str:
     """SHA-256 over the bytes of arrays in C order, one after another: what two processes compare to know they agree."""
     total = sha256()

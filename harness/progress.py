@@ -3,7 +3,8 @@
 It is drawn between turns only: a display that refreshes itself would use the workers' CPU.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from statistics import median
 from time import monotonic
@@ -50,7 +51,7 @@ class Progress(AbstractContextManager["Progress"]):
         self.plan, self.console = plan, console
         self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
         running = sum(backend.skip is None for backend in plan.backends)
-        epoch_steps = steps(plan.dataset.train_images, plan.problem.batch_size)
+        epoch_steps = steps(plan.epoch_images, plan.problem.batch_size)
         self.all_steps = len(plan.blocks) * plan.problem.epochs * epoch_steps * running
         self.done_steps: dict[str, int] = {}
         self.running: dict[str, dict[str, Row]] = {}
@@ -181,3 +182,44 @@ def describe(block: Block, plan: Plan) -> str:
     replicate = f", replicate {block.replicate}" if max(other.replicate for other in plan.blocks) > 1 else ""
     profile = ", native profile" if plan.profile == "native" else ""
     return f"seed {block.seed}{threads}{replicate}{profile}"
+
+
+class SweepProgress:
+    """Says a line for every block of a sweep that came to its end: who took how long, and when the sweep may end."""
+
+    def __init__(self, blocks: int, console: Console) -> None:
+        self.blocks, self.console = blocks, console
+        self.done = 0
+        self.since = monotonic()
+
+    def __call__(self, plan: Plan) -> Callable[[Block, Event], None]:
+        """What follows the events of one Problem's plan."""
+        microseconds: dict[str, list[float]] = {}
+        ends: dict[str, str] = {}
+
+        def observe(block: Block, event: Event) -> None:
+            if isinstance(event, MachineEvent):
+                microseconds.clear()
+                ends.clear()
+            elif isinstance(event, TurnEvent):
+                microseconds.setdefault(event.backend, []).append(1e6 * event.train_seconds / event.steps)
+            elif isinstance(event, EndEvent) and event.backend:
+                ends[event.backend] = event.status
+            elif isinstance(event, EndEvent):
+                texts = (
+                    f"{name} {median(microseconds[name]):,.0f}" if status == "ok" else f"{name} {status}"
+                    for name, status in ends.items()
+                )
+                self._say(plan, block, ", ".join(texts))
+
+        return observe
+
+    def _say(self, plan: Plan, block: Block, times: str) -> None:
+        """A line; blocks come in a shuffled order, so those left take as long as those that were done, on average."""
+        self.done += 1
+        left = max(0, self.blocks - self.done) * (monotonic() - self.since) / self.done / 60
+        problem = plan.problem
+        where = f"batch size {problem.batch_size}, width {problem.hidden}, {plan.dataset.train_images:,} images"
+        line = f"{self.done}/{self.blocks}  {where}, threads {block.threads}: µs per step {times}; {left:.0f} min left"
+        with suppress(OSError):  # nobody may be there to read it: the sweep goes on
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -86,7 +86,11 @@ class Block(Record):
 
 
 class Plan(Record):
-    """What was asked for, as resolved when the run began; plans from before runs could be resumed lack `python`."""
+    """What was asked for, as resolved when the run began; plans from before runs could be resumed lack `python`.
+
+    `fixed_steps` is for plans that end after so many steps, whole batches all of them: the Problem then has one epoch,
+    which is as long as they are (`problem.fixed_order`).
+    """
 
     file: ClassVar[str] = "plan.json"
     format: Literal[2] = 2
@@ -103,6 +107,7 @@ class Plan(Record):
     blocks: Annotated[list[Block], Field(min_length=1, max_length=100_000)]
     device: str
     slice_steps: Annotated[int, Field(ge=1, le=2**31)]
+    fixed_steps: Annotated[int, Field(ge=1, le=2**31)] | None = None
     turn_timeout_seconds: Positive
     target_error_percent: Number
     machine: str
@@ -130,6 +135,11 @@ class Plan(Record):
     def twin(self) -> PlannedBackend | None:
         """The reference once more, under another name: the two differ by noise alone. None without `--aa`."""
         return next((one for one in self.backends[1:] if one.spec == self.reference.spec), None)
+
+    @property
+    def epoch_images(self) -> int:
+        """How many images an epoch trains on, some of them more than once where the steps are fixed."""
+        return self.fixed_steps * self.problem.batch_size if self.fixed_steps else self.dataset.train_images
 
     @property
     def threads(self) -> list[int]:
@@ -244,6 +254,7 @@ class EvaluationEvent(Record):
     the weights are from the reference's, relative to how far those moved; none where there was no reference left, and
     in the native profile, where nobody is meant to agree. `device_peak_bytes` is the most that the framework held of a
     device's own memory; none on the CPU. Earlier records lack the latter two.
+    Where the steps are fixed, `train_error_percent` is of the first `worker.SCORED_IMAGES` that were trained on.
     """
 
     event: Literal["evaluation"] = "evaluation"
@@ -415,10 +426,15 @@ def write_plan(folder: Path, plan: Plan) -> None:
     path = plan_path(folder, type(plan))
     if path.exists():
         raise FileExistsError(f"{path} is there already")
-    folder.mkdir(parents=True, exist_ok=True)
+    write_record(path, plan)
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as a file that appears whole or not at all; its folder is made if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".json.partial")
     with partial.open("w", encoding="utf-8") as file:
-        file.write(plan.model_dump_json(indent=2) + "\n")
+        file.write(record.model_dump_json(indent=2) + "\n")
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
@@ -441,12 +457,12 @@ def read_plan_of(folder: Path, kind: type[PlanKind]) -> PlanKind:
             f"{folder} holds no results: {path.name} is missing; give a folder that `lockstep run` wrote"
         )
     try:
-        return kind.model_validate_json(_at_most(path, PLAN_BYTES))
+        return kind.model_validate_json(at_most(path, PLAN_BYTES))
     except ValidationError as error:
         raise LockstepError(f"{path} is not a plan: {first_error(error)}; restore it from where it came") from error
 
 
-def _at_most(path: Path, limit: int) -> bytes:
+def at_most(path: Path, limit: int) -> bytes:
     """The content of a file that must not be larger than that."""
     with path.open("rb") as file:
         # At most what is there: Python sets aside as much memory as it is asked to read.
@@ -494,7 +510,7 @@ def read_block(folder: Path, block: Block) -> Recorded:
     path = block_path(folder, block, "jsonl")
     if not path.is_file():
         return Recorded([])
-    *lines, unfinished = _at_most(path, BLOCK_BYTES).split(b"\n")
+    *lines, unfinished = at_most(path, BLOCK_BYTES).split(b"\n")
     attempts: list[list[Event]] = []
     seen: set[tuple[object, ...]] = set()
     for number, line in enumerate(lines, start=1):

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lockstep_bench.harness.charts import FORMATS, write_charts
+from lockstep_bench.harness.charts.sweep import write_sweep_charts
 from lockstep_bench.harness.data import at_hand
 from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.learnt import read_learnt
 from lockstep_bench.harness.page import write_page
 from lockstep_bench.harness.summary import write_latex, write_summary
+from lockstep_bench.harness.sweep_summary import write_sweep_summary
+from lockstep_bench.harness.sweep_tables import SweepResults, write_sweep_tables
 from lockstep_bench.harness.tables import Results, no_link, write_tables
 
 
@@ -35,4 +38,19 @@ def write_report(folder: Path, formats: Sequence[str] = FORMATS) -> Results:
     write_latex(folder, results)
     write_charts(folder, results, learnt, formats)
     write_page(folder, results, dataset, learnt)
+    return results
+
+
+def write_sweep_report(folder: Path, formats: Sequence[str] = FORMATS) -> SweepResults:
+    """Write the tables, the page and the charts of a sweep again; return the tables.
+
+    The results folders of its Problems are left as they are: `lockstep report` makes the report of each.
+
+    Raises:
+        LockstepError: the folder holds no sweep, or a link.
+    """
+    no_link(folder)
+    results = write_sweep_tables(folder)
+    write_sweep_summary(folder, results)
+    write_sweep_charts(folder, results, formats)
     return results

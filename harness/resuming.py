@@ -11,7 +11,7 @@ from lockstep_bench.backends import registered
 from lockstep_bench.harness.data import Dataset
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import make_plan
-from lockstep_bench.harness.records import Plan, PlanKind, plan_path, read_plan_of
+from lockstep_bench.harness.records import Plan, PlanKind, Record, plan_path, read_plan_of
 
 MAY_DIFFER = {"command", "preset", "commit_clean", "machine"}
 """What of a plan says nothing about its results; the machine that it ran on, a block names itself."""
@@ -48,7 +48,9 @@ def planned_again(recorded: Plan, dataset: Dataset) -> Plan:
         epochs=problem.epochs,
         train_images=recorded.dataset.train_images,
         batch_size=problem.batch_size,
+        hidden=problem.hidden,
         slice_steps=recorded.slice_steps,
+        fixed_steps=recorded.fixed_steps,
         threads=recorded.threads,
         replicates=max(block.replicate for block in recorded.blocks),
         aa=twin is not None,
@@ -59,8 +61,8 @@ def planned_again(recorded: Plan, dataset: Dataset) -> Plan:
     )
 
 
-def see_that_it_fits(recorded: Plan, now: Plan, out: Path) -> None:
-    """Compare the plan that was begun with what would be planned now.
+def see_that_it_fits(recorded: Record, now: Record, out: Path) -> None:
+    """Compare the plan that was begun, of a run or of a sweep, with what would be planned now.
 
     Raises:
         UsageError: they are not the same; the message says in what.
@@ -80,8 +82,8 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         items = [(str(key), inner) for key, inner in value.items()]
     elif isinstance(value, list):
-        named = [item if isinstance(item, dict) else {} for item in value]
-        items = [(str(own.get("name", own.get("id", place))), value[place]) for place, own in enumerate(named)]
+        named = (item.get("name", item.get("id")) if isinstance(item, dict) else None for item in value)
+        items = [(str(place if own is None else own), value[place]) for place, own in enumerate(named)]
     else:
         yield name, value
         return

@@ -110,6 +110,11 @@ def change(
     return Change(ratio, low, high, _p_value(drawn))
 
 
+def plausible_medians(series: Sequence[Floats], resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+    """What the median of samples, FEWEST at least, might have been, by the bootstrap of `estimate`: (resamples,)."""
+    return _drawn(series, float(np.median(np.concatenate(series))), resamples, seed)
+
+
 def _drawn(series: Sequence[Floats], middle: float, resamples: int, seed: int) -> Floats:
     """What the median of some series, FEWEST samples at least, might have been: (resamples,)."""
     samples = sum(map(len, series))

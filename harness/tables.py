@@ -124,6 +124,17 @@ def load(folder: Path | str) -> Results:
     Raises:
         LockstepError: the folder holds no plan.
     """
+    results = load_uncompared(folder)
+    summary, ratios = compared(results.plan, results.runs, results.turns)
+    return results._replace(summary=summary, ratios=ratios)
+
+
+def load_uncompared(folder: Path | str) -> Results:
+    """The same with nothing in the tables `summary` and `ratios`, for whoever makes them of some of the turns.
+
+    Raises:
+        LockstepError: the folder holds no plan.
+    """
     plan = records.read_plan(Path(folder))
     each_run: list[Run] = []
     cut: list[str] = []
@@ -144,9 +155,15 @@ def load(folder: Path | str) -> Results:
     runs = _table("runs", map(run_row, each_run))
     epochs = _table("epochs", (row for run in each_run for row in epoch_rows(run)))
     turns = _table("turns", (row for run in each_run for row in turn_rows(run)))
+    return Results(
+        plan, runs, epochs, turns, _table("summary", []), _table("ratios", []), tuple(cut), is_damaged, tuple(again)
+    )
+
+
+def compared(plan: Plan, runs: DataFrame, turns: DataFrame) -> tuple[DataFrame, DataFrame]:
+    """The tables `summary` and `ratios` that follow from those of runs and turns."""
     ratios = _table("ratios", ratio_rows(plan, turns))
-    summary = _table("summary", summary_rows(plan, runs, turns, ratios))
-    return Results(plan, runs, epochs, turns, summary, ratios, tuple(cut), is_damaged, tuple(again))
+    return _table("summary", summary_rows(plan, runs, turns, ratios)), ratios
 
 
 def write_tables(folder: Path) -> Results:
@@ -171,11 +188,11 @@ def no_link(folder: Path) -> None:
         raise LockstepError(f"{link} is a link, which could lead a report's files anywhere: remove it")
 
 
-def write_table(folder: Path, name: str, table: DataFrame) -> None:
-    """Write one of them, rounded; no text in it is one that a spreadsheet would run."""
+def write_table(folder: Path, name: str, table: DataFrame, decimals: Mapping[str, int] = DECIMALS) -> None:
+    """Write one of them, rounded to the decimals of each column; no text in it is one that a spreadsheet would run."""
     texts = table.select_dtypes("object").columns
     safe = table.assign(**{column: table[column].map(_no_formula) for column in texts})
-    safe.round(DECIMALS).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
+    safe.round(dict(decimals)).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
 
 
 def _no_formula(cell: object) -> object:

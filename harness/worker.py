@@ -27,10 +27,22 @@ from lockstep_bench.harness.data import open_dataset
 from lockstep_bench.harness.equivalence import relative
 from lockstep_bench.harness.floor import Floor
 from lockstep_bench.harness.metrics import DivergedError, score
-from lockstep_bench.harness.problem import Defaults, IntArray, Problem, Profile, digest, epoch_order, initial_weights
+from lockstep_bench.harness.problem import (
+    Defaults,
+    IntArray,
+    Problem,
+    Profile,
+    Split,
+    digest,
+    epoch_order,
+    fixed_order,
+    initial_weights,
+)
 
 PREDICT_IMAGES = 10_000
 """Images given to `predict` at a time: bounds the memory of an evaluation."""
+SCORED_IMAGES = 1_000
+"""Where the steps are fixed, the training error is of so many: to score all of them could take longer than training."""
 LATENCY_CALLS, LATENCY_WARMUP = 200, 10
 """Single predictions that are timed, after some that are not."""
 CALL_STEPS, CALL_SLICE, CALL_REPEATS = 100, 10, 2
@@ -76,15 +88,21 @@ class Worker:
         device: str,
         threads: int,
         profile: Profile,
+        fixed_steps: int | None = None,
     ) -> Reply:
         """Map the data, make the initial weights, and have the backend stand at step 0.
 
-        In the native profile weights and Problem are made of the backend's own defaults.
+        In the native profile weights and Problem are made of the backend's own defaults. Where the steps are fixed,
+        the one epoch is as long as they are.
         """
         data = open_dataset(Path(dataset))
         self.train_split, self.test_split = data.train.first(train_images), data.test
-        self.order: Callable[[int], IntArray] = lru_cache(1)(lambda epoch: epoch_order(seed, epoch, train_images))
         planned = Problem(**problem)
+        order = partial(epoch_order, seed, images=train_images)
+        if fixed_steps:
+            order = partial(fixed_order, seed, images=train_images, count=fixed_steps * planned.batch_size)
+        self.order: Callable[[int], IntArray] = lru_cache(1)(lambda epoch: order(epoch=epoch))
+        self.are_steps_fixed = fixed_steps is not None
         defaults = self.backend.native_defaults() if profile == "native" else Defaults.of(planned)
         self.problem = defaults.applied_to(planned)
         self.start_weights = weights = initial_weights(self.problem, seed, defaults.initializer)
@@ -128,7 +146,7 @@ class Worker:
         }
 
     def evaluate(self, epoch: int, weights: str | None = None, write: bool = False) -> Reply:
-        """Score the test images and the training images; the predicted test digits come as a string of them.
+        """Score test and training images (some of them: `_seen`); the predicted test digits come as a string of them.
 
         `weights` is the file in which the reference leaves its weights, for the others to be held against.
         """
@@ -138,7 +156,8 @@ class Worker:
         probabilities = self._predict(self.test_split.images)
         predicted = perf_counter()
         test = score(probabilities, self.test_split.labels, self.problem.classes)
-        train = score(self._predict(self.train_split.images), self.train_split.labels, self.problem.classes)
+        seen = self._seen(epoch)
+        train = score(self._predict(seen.images), seen.labels, self.problem.classes)
         return {
             "weights_seconds": weights_seconds,
             "predict_seconds": predicted - begin,
@@ -154,6 +173,13 @@ class Worker:
             "digits": "".join(map(str, test.digits)),
             "weights_difference": self._weights_difference(weights, write) if weights else None,
         }
+
+    def _seen(self, epoch: int) -> Split:
+        """The training images to score: all of them, or the first of those that a fixed number of steps came to."""
+        if not self.are_steps_fixed:
+            return self.train_split
+        first = self.order(epoch)[: min(SCORED_IMAGES, len(self.train_split.labels))]  # of one epoch: no image twice
+        return Split(self.train_split.images[first], self.train_split.labels[first])
 
     def _weights_difference(self, path: str, write: bool) -> float:
         """How far the weights are from the reference's, relative to how far those have moved."""
@@ -197,8 +223,9 @@ class Worker:
         The network is trained on by this. None where there are too few images, or it would get late.
         """
         batch = self.problem.batch_size
-        calls = min(CALL_STEPS, len(self.train_split.labels) // batch) // CALL_SLICE
-        order = self.order(epoch)[: calls * CALL_SLICE * batch]
+        order = self.order(epoch)
+        calls = min(CALL_STEPS, len(order) // batch) // CALL_SLICE
+        order = order[: calls * CALL_SLICE * batch]
         begin = perf_counter()
 
         def whole() -> None:

@@ -134,10 +134,17 @@ class WorkerProcess:
         )
 
     def build(
-        self, problem: Problem, seed: int, dataset: Path, train_images: int, profile: Profile = "identical"
+        self,
+        problem: Problem,
+        seed: int,
+        dataset: Path,
+        train_images: int,
+        profile: Profile = "identical",
+        fixed_steps: int | None = None,
     ) -> dict[str, Any]:
-        """Have it stand at step 0, for training on the first images of a cached dataset."""
-        return self.build_for(problem, dataset, train_images, do="build", seed=seed, profile=profile)
+        """Have it stand at step 0, for training on the first images of a cached dataset, for that many steps if so."""
+        whom = {"seed": seed, "profile": profile, "fixed_steps": fixed_steps}
+        return self.build_for(problem, dataset, train_images, do="build", **whom)
 
     def build_for(self, problem: Problem, dataset: Path, train_images: int, *, do: str, **whom: Any) -> dict[str, Any]:
         """The same for a seed in a profile, or for as many seeds as a worker for many takes."""

@@ -10,6 +10,7 @@ from lockstep_bench.harness.contract import CHECKS
 from lockstep_bench.harness.seeds_summary import answer as seeds_answer
 from lockstep_bench.harness.seeds_tables import load_seeds
 from lockstep_bench.harness.summary import answer, put_into, write_into
+from lockstep_bench.harness.sweep_tables import COLUMNS as SWEEP_COLUMNS
 from lockstep_bench.harness.tables import COLUMNS, Results, load
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +20,7 @@ def test_every_column_is_explained() -> None:
     """results/README.md has an entry for each column of each CSV file."""
     text = (ROOT / "results" / "README.md").read_text()
     entries = {line for line in text.splitlines() if line.startswith("|")}
-    for column in {column for columns in COLUMNS.values() for column in columns}:
+    for column in {column for tables in (COLUMNS, SWEEP_COLUMNS) for columns in tables.values() for column in columns}:
         assert any(f"`{column}`" in line.rsplit("|", 3)[0] for line in entries), column
 
 

@@ -9,20 +9,22 @@ from shutil import copytree, ignore_patterns
 import numpy as np
 import pytest
 
-from lockstep_bench.harness.report import write_report
+from lockstep_bench.harness.report import write_report, write_sweep_report
 from lockstep_bench.harness.seeds_summary import write_seeds_report
+from lockstep_bench.harness.sweep import FILE
 
 pytestmark = pytest.mark.mnist  # the charts of mistakes show its images
 RESULTS = Path(__file__).parents[1] / "results"
 NAMES = sorted(path.parent.name for path in RESULTS.glob("*/plan.json"))
-DERIVED = ("*.csv", "summary.*", "charts", "logs", "report.html")
+SWEEPS = sorted(path.parent.name for path in RESULTS.glob(f"*/{FILE}"))
+DERIVED = ("*.csv", "summary.*", "sweep.md", "charts", "logs", "report.html")
 
 
 def derived(folder: Path) -> dict[str, bytes]:
     """Every file of a results folder that is not raw and is tracked, by its path."""
     files = (path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in files}
-    raw = ("plan.json", "seeds.json", "blocks/", "logs/", "report.html")
+    raw = ("plan.json", "seeds.json", "blocks/", "logs/", "report.html", FILE, "problems/")
     return {name: path.read_bytes() for name, path in names.items() if not name.startswith(raw)}
 
 
@@ -50,6 +52,14 @@ def test_committed_seeds_are_made_again_byte_for_byte(tmp_path: Path) -> None:
     copy = Path(copytree(RESULTS / "seeds", tmp_path / "seeds", ignore=ignore_patterns(*DERIVED, "*.md")))
     write_seeds_report(copy)
     assert_same(derived(copy), derived(RESULTS / "seeds"))
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_committed_sweeps_are_made_again_byte_for_byte(name: str, tmp_path: Path) -> None:
+    """The same of the sweeps."""
+    copy = raw_alone(name, tmp_path)
+    write_sweep_report(copy)
+    assert_same(derived(copy), derived(RESULTS / name))
 
 
 def test_another_cpu_makes_the_same_report(tmp_path: Path) -> None:

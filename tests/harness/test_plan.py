@@ -34,7 +34,7 @@ class Mine(NumPy):
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of four CPUs, known at once."""
     monkeypatch.setattr(environment, "available_cpus", lambda: 4)
-    monkeypatch.setattr(environment, "machine_name", lambda: "Some CPU, 4 CPUs, 16 GiB")
+    monkeypatch.setattr(environment, "machine_name", lambda _: "Some CPU, 4 CPUs, 16 GiB")
     monkeypatch.setattr(environment, "commit", lambda: ("c" * 40, False))
 
 
