@@ -267,7 +267,7 @@ def blocks_to_run(sweep: Sweep, out: Path) -> int:
     Raises:
         LockstepError: what `out` holds of a Problem is damaged.
     """
-    begun = (resuming.begun(folder_of(out, point)) for point in points(sweep))
+    begun = (resuming.begun(folder_of(out, point), Plan) for point in points(sweep))
     left = zip(points(sweep), begun, strict=True)
     return sum(len(blocks_left(folder_of(out, point), plan)) if plan else len(sweep.threads) for point, plan in left)
 
@@ -278,7 +278,7 @@ def _to_run(sweep: Sweep, dataset: Dataset, out: Path) -> Iterator[tuple[Point, 
     for place in random_stream(sweep.seed, Stream.SCHEDULE).permutation(len(grid)):
         point = grid[place]
         plan = plan_of(sweep, point, dataset)
-        if recorded := resuming.begun(folder := folder_of(out, point)):
+        if recorded := resuming.begun(folder := folder_of(out, point), Plan):
             resuming.see_that_it_fits(recorded, plan, folder)
             plan = recorded
         if blocks_left(folder, plan):
