@@ -24,6 +24,8 @@ def run(
     data: Path | str | None = None,
     resume: bool = False,
     retry_failed: bool = False,
+    cluster: str | None = None,
+    allow_mixed: bool = False,
     **options: Any,
 ) -> "Results":
     """Train backends in lockstep, write the results folder `out` with all its tables and charts, and return the tables.
@@ -35,12 +37,15 @@ def run(
         data: the folder that holds MNIST; none to look in the usual places.
         resume: go on with the run that `out` holds, if it was asked for in the same way.
         retry_failed: then run the blocks again in which a backend failed.
+        cluster: run the blocks on the nodes of this Dask cluster, by its scheduler's address, or `local:N`.
+        allow_mixed: then nodes may have other versions than this machine.
         **options: as `plan.make_plan` takes them: preset, profile, seeds, epochs, train_images, threads, ...
 
     Raises:
         LockstepError: the data cannot be had, or what was asked for cannot be done.
     """
     from lockstep_bench.harness import resuming
+    from lockstep_bench.harness.cluster import conduct_on_cluster
     from lockstep_bench.harness.conductor import conduct
     from lockstep_bench.harness.data import find_dataset
     from lockstep_bench.harness.plan import make_plan
@@ -52,7 +57,11 @@ def run(
     if resume and (recorded := resuming.begun(Path(out), Plan)):
         resuming.see_that_it_fits(recorded, plan, Path(out))
         plan = recorded
-    conduct(plan, found.folder, Path(out), resume=resume, retry_failed=retry_failed)
+    if cluster is None:
+        conduct(plan, found.folder, Path(out), resume=resume, retry_failed=retry_failed)
+    else:
+        how: Any = {"allow_mixed": allow_mixed, "resume": resume, "retry_failed": retry_failed}
+        conduct_on_cluster(plan, found, Path(out), cluster, say=print, **how)
     return write_report(Path(out))
 
 
