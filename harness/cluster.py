@@ -5,6 +5,7 @@ come back as they happen, to be shown and written; a block's result has all of t
 a message that was lost. What a node had done of a block when it died stays in the raw file as an interrupted attempt.
 """
 
+import logging
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -88,6 +89,11 @@ def _connected(cluster: str) -> Iterator[Any]:
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise UsageError("--cluster needs Dask: pip install 'lockstep-bench[cluster]'") from error
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(
+            ("asyncio", "distributed", "tornado")
+        ):  # what is to be known of a lost connection is said here
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     with ExitStack() as stack:
         address: Any = cluster
         if cluster.startswith(LOCAL):

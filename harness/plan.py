@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple, get_args
 
 from lockstep_bench.backends import REFERENCE, BackendNotFoundError, load, registered, why_not
-from lockstep_bench.backends.base import Dtype
+from lockstep_bench.backends.base import Backend, Dtype
 from lockstep_bench.harness import environment
 from lockstep_bench.harness.data import Dataset
 from lockstep_bench.harness.errors import UsageError
@@ -166,7 +166,9 @@ def choose_backends(
     Raises:
         UsageError: a backend is not known, not installed, cannot run so, or is named twice.
     """
-    chosen = [_planned(spec, device, dtype) for spec in dict.fromkeys([REFERENCE, *(specs or registered())])]
+    classes = {spec: _load(spec) for spec in dict.fromkeys([REFERENCE, *(specs or registered())])}
+    somebody_can = any(device in backend.devices for backend in classes.values())
+    chosen = [_planned(spec, backend, device, dtype, somebody_can) for spec, backend in classes.items()]
     for backend in chosen:
         if backend.skip and backend.spec in (REFERENCE, *specs):
             raise UsageError(f"{backend.name} cannot run here: {backend.skip}")
@@ -179,19 +181,22 @@ def choose_backends(
     return chosen
 
 
-def _planned(spec: str, device: str, dtype: Dtype) -> PlannedBackend:
+def _load(spec: str) -> type[Backend]:
     try:
-        backend = load(spec)
+        return load(spec)
     except BackendNotFoundError as error:
         raise UsageError(str(error)) from error
-    own = None if device in backend.devices or spec != REFERENCE else "cpu"
-    skip = why_not(backend, own or device, dtype)
+
+
+def _planned(spec: str, backend: type[Backend], device: str, dtype: Dtype, somebody_can: bool) -> PlannedBackend:
+    """The reference goes with those who can train on another device, on the CPU if it cannot itself."""
+    own = "cpu" if spec == REFERENCE and somebody_can and device not in backend.devices else None
     return PlannedBackend(
         name=backend.name,
         style=backend.style,
         spec=spec,
         versions=backend.versions(),
-        skip=skip,
+        skip=why_not(backend, own or device, dtype),
         source_sha256=backend.source_sha256(),
         device=own,
     )

@@ -15,6 +15,7 @@ IMAGES = 100
 def test_native_defaults_are_pytorch_s_own() -> None:
     """The epsilon that `optim.Adam` says, no penalty, and the range that `nn.Linear` draws kernel and bias from."""
     defaults = PyTorch.native_defaults()
+    torch.manual_seed(0)
     layer = torch.nn.Linear(300, 200)
     settings = torch.optim.Adam(layer.parameters()).defaults
     assert (settings["eps"], settings["weight_decay"]) == (defaults.epsilon, defaults.l2)
