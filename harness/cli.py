@@ -35,7 +35,7 @@ app = typer.Typer(
 PLAIN: Final[Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 """For text that is not ours: names, paths and reasons are printed as they are."""
 WIDE: Final = 100
-OF_NO_PLAN: Final = {"out", "data", "dataset", "resume", "retry_failed", "cluster", "allow_mixed"}
+OF_NO_PLAN: Final = {"out", "data", "dataset", "resume", "retry_failed", "cluster", "allow_mixed", "report"}
 """Options of `lockstep run` that go with --resume and leave the recorded plan as it is."""
 NOT_IF_NARROW: Final = ("times the floor", "training (s)", "initial weights", "added to")
 """A terminal of fewer characters shows tables without these columns."""
@@ -220,6 +220,9 @@ def run(
     allow_mixed: Annotated[
         bool, typer.Option("--allow-mixed", help="With --cluster: nodes may have other versions than this machine.")
     ] = False,
+    report: Annotated[
+        bool, typer.Option("--report/--no-report", help="Tables, charts and page now, or later by `lockstep report`.")
+    ] = True,
 ) -> None:
     """Train the backends in lockstep and report on them.
 
@@ -234,6 +237,7 @@ def run(
     from lockstep_bench.harness.plan import make_plan
     from lockstep_bench.harness.progress import Progress
     from lockstep_bench.harness.records import Plan, blocks_left
+    from lockstep_bench.harness.tables import load
 
     if resume and out is None:
         raise UsageError("--resume needs --out, the results folder to go on with")
@@ -281,14 +285,16 @@ def run(
                 conduct_on_cluster(plan, found, out, cluster, progress.observe, say, **how)
         except KeyboardInterrupt:
             interrupted = True
-    runs = _report(out).runs
+    runs = (_report(out) if report else load(out)).runs
+    if not report:
+        console.print(f"The raw records are in {out}; make the report by: lockstep report {out}", **PLAIN)
     failed = ", ".join(
         f"{row.backend} {row.status}" for row in runs[~runs["status"].isin(["ok", "skipped"])].itertuples()
     )
     if interrupted:
         raise LockstepError(f"interrupted: what was done is in {out}; go on with: lockstep run --resume --out {out}")
     if failed:
-        raise LockstepError(f"not every run ended ok: {failed}; {out / 'runs.csv'} has every outcome")
+        raise LockstepError(f"not every run ended ok: {failed}; every outcome is in {out}")
 
 
 @app.command()

@@ -380,3 +380,15 @@ def test_interrupt_ends_cleanly_with_everything_so_far_reported(tmp_path: Path) 
     runs = pd.read_csv(tmp_path / "out" / "runs.csv")
     assert list(runs["status"]) == ["interrupted", "interrupted"]
     assert len(pd.read_csv(tmp_path / "out" / "epochs.csv")) >= 2
+
+
+def test_the_report_can_wait(tmp_path: Path) -> None:
+    """With --no-report the raw records are all there is, and the exit code is the same."""
+    process = lockstep(*SMALL_RUN, "numpy", "--no-report", "--out", "out", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert "make the report by: lockstep report out" in process.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"plan.json", "blocks", "logs"}
+    broken = str(BROKEN / "epsilon_1e_8.py")
+    failed = lockstep("run", broken, "--dataset", "digits", "--epochs", "1", "--no-report", "--out", "b", cwd=tmp_path)
+    assert failed.returncode == 1
+    assert "epsilon-1e-8 not-identical; every outcome is in b" in failed.stderr

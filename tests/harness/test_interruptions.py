@@ -157,7 +157,7 @@ def begin_run(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_signal_ends_a_run_in_order(tmp_path: Path, name: str) -> None:
     """Exit code 1, one sentence that says how to go on, the workers gone, and the record names the signal."""
-    process = begin_run(tmp_path)
+    process = begin_run(tmp_path, "--no-report")
     process.send_signal(signal.Signals[name])
     see_that_no_worker_is_left(tmp_path / "out")
     _, errors = process.communicate(timeout=60)
