@@ -65,20 +65,20 @@ def test_threads_that_work_are_counted() -> None:
     """Two besides this one, which waits; one that only sleeps is not among them."""
     before = conditions.thread_seconds()
     left, right = np.random.default_rng(0).standard_normal((2, 400_000))
-    done = threading.Event()
+    worked, done = threading.Semaphore(0), threading.Event()
 
     def work() -> None:
         until = time.thread_time() + 0.4
         while time.thread_time() < until:
             np.multiply(left, right)
+        worked.release()
         done.wait()
 
     threads = [threading.Thread(target=work) for _ in range(2)] + [threading.Thread(target=done.wait)]
     for thread in threads:
         thread.start()
-    time.sleep(0.1)
-    while sum(conditions.thread_seconds().values()) < sum(before.values()) + 0.7:
-        time.sleep(0.05)
+    for _ in range(2):
+        worked.acquire()
     used = conditions.busy_threads(before)
     done.set()
     for thread in threads:
