@@ -13,6 +13,7 @@ COSTLY = {"drawn", "everyone", "machine", "made", "measured", "outcome", "result
 """Fixtures of modules that take long to make: the tests that share one run in one process."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Without what they need, tests marked `mnist` or `browser` are skipped and say so; in CI they run, and so fail."""
     missing = {}
