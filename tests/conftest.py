@@ -9,11 +9,7 @@ import pytest
 from lockstep_bench.harness.data import Dataset, find_dataset
 from lockstep_bench.harness.worker_process import FIRST_CPU
 
-COSTLY = {"drawn", "everyone", "machine", "made", "measured", "outcome", "results", "standard", "trained"}
-"""Fixtures of modules that take long to make: the tests that share one run in one process."""
 
-
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Without what they need, tests marked `mnist` or `browser` are skipped and say so; in CI they run, and so fail."""
     missing = {}
@@ -21,9 +17,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         missing["mnist"] = "needs MNIST: set LOCKSTEP_MNIST to the folder that holds it"
     if not which("chromium"):
         missing["browser"] = "needs Chromium: apt-get install chromium"
-    for item in items:
-        for name in COSTLY.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(f"{item.nodeid.partition('::')[0]} {name}"))
     for item in items if not os.environ.get("CI") else []:
         for mark, reason in missing.items():
             if item.get_closest_marker(mark):
