@@ -1,13 +1,13 @@
 """What the tests share: where MNIST is, a cache of their own, and what to do without MNIST or a browser."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from shutil import which
 
 import pytest
 
 from lockstep_bench.harness.data import Dataset, find_dataset
-from lockstep_bench.harness.worker_process import FIRST_CPU
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -24,9 +24,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    """Of several test processes each has its workers on other CPUs first."""
+    """Of several test processes each has one CPU: threads that wait for one another must not compete for it."""
     if number := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
-        os.environ[FIRST_CPU] = number
+        cpus = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cpus[int(number) % len(cpus)]})
+
+
+@pytest.fixture
+def all_cpus() -> Iterator[None]:
+    """For tests of several threads: every CPU there is."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    yield
+    os.sched_setaffinity(0, before)
 
 
 @pytest.fixture(scope="session")

@@ -164,6 +164,7 @@ def test_compare_fails_where_nothing_could_be_seen(results: Path, tmp_path: Path
     assert "nothing was comparable" in process.stderr
 
 
+@pytest.mark.usefixtures("all_cpus")
 def test_run_twice_against_itself_on_several_numbers_of_threads(tmp_path: Path, cache: Path) -> None:
     """`--aa`, `--threads` and `--replicates` by the command: every run is there, charts and tables apart."""
     process = lockstep(

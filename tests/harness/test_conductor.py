@@ -225,6 +225,7 @@ def test_threads_are_what_was_asked_for(digits: Dataset, compiled: Path, tmp_pat
     assert {build["variables"][variable] for variable in THREAD_VARIABLES} == {"1"}
 
 
+@pytest.mark.usefixtures("all_cpus")
 def test_numbers_of_threads_and_replicates_are_blocks(digits: Dataset, tmp_path: Path) -> None:
     """Two numbers of threads, twice each: four blocks, each with its own workers, in tables apart."""
     counts = (1, available_cpus())
