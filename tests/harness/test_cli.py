@@ -245,7 +245,7 @@ WRONG_USAGE = {
     "no images": (["--train-images", "0"], "not between 1 and the 1,500 that digits has"),
     "slice": (["--slice-steps", "0"], "--slice-steps must be more than 0"),
     "threads": (["--threads", "100000"], "--threads 100000 is more than the"),
-    "no threads": (["--threads", "2,0"], "--threads must be more than 0, not 0"),
+    "no threads": (["--threads", "1,0"], "--threads must be more than 0, not 0"),
     "threads in words": (["--threads", "all"], "--threads takes whole numbers separated by commas, such as 1,2"),
     "replicates": (["--replicates", "0"], "--replicates must be more than 0"),
     "timeout": (["--turn-timeout", "1e10"], "give a smaller one"),
