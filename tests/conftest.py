@@ -1,7 +1,8 @@
 """What the tests share: where MNIST is, a cache of their own, and what to do without MNIST or a browser."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from shutil import which
 
@@ -30,13 +31,28 @@ def pytest_configure() -> None:
         os.sched_setaffinity(0, {cpus[int(number) % len(cpus)]})
 
 
-@pytest.fixture
-def all_cpus() -> Iterator[None]:
-    """For tests of several threads: every CPU there is."""
+@contextmanager
+def every_cpu() -> Iterator[None]:
+    """Within it this process, and what it starts, may use every CPU that there is."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, range(os.cpu_count() or 1))
-    yield
-    os.sched_setaffinity(0, before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.fixture
+def all_cpus() -> Iterator[None]:
+    """For tests of several threads."""
+    with every_cpu():
+        yield
+
+
+@pytest.fixture(scope="session")
+def all_cpus_for() -> Callable[[], AbstractContextManager[None]]:
+    """The same for what is started once for several tests."""
+    return every_cpu
 
 
 @pytest.fixture(scope="session")
