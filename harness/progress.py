@@ -84,7 +84,6 @@ class Progress(AbstractContextManager["Progress"]):
             self.titles[block.id] = f"{describe(block, self.plan)} on {event.machine}"
             self.done_steps[block.id] = 0  # of an attempt before, nothing counts
             self.running = {name: rows for name, rows in self.running.items() if name not in self.finished}
-            self.finished.discard(block.id)
             rows = {backend.name: Row() for backend in self.plan.backends}
         else:
             rows = self.running.pop(block.id)

@@ -3,7 +3,7 @@
 All blocks of a plan have to be of the same software and data, or its averages would be of different things.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from lockstep_bench.backends import registered
 from lockstep_bench.harness.data import Dataset
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import make_plan
-from lockstep_bench.harness.records import Plan, PlanKind, Record, plan_path, read_plan_of
+from lockstep_bench.harness.records import Plan, PlanKind, PlannedBackend, Record, plan_path, read_plan_of
 
 MAY_DIFFER = {"command", "preset", "commit_clean", "machine"}
 """What of a plan says nothing about its results; the machine that it ran on, a block names itself."""
@@ -26,19 +26,28 @@ def begun(out: Path, kind: type[PlanKind]) -> PlanKind | None:
     return read_plan_of(out, kind) if plan_path(out, kind).exists() else None
 
 
+def see_that_none_is_a_file(backends: Iterable[PlannedBackend]) -> None:
+    """What loads a recorded backend must be a registered name: no path in a record is followed.
+
+    Raises:
+        UsageError: one came from a file.
+    """
+    known = registered()
+    for backend in backends:
+        if backend.spec not in known:
+            raise UsageError(
+                f"{backend.name} came from a file, and none that a plan names is loaded: give the backends and options "
+                "of the run once more, with --resume"
+            )
+
+
 def planned_again(recorded: Plan, dataset: Dataset) -> Plan:
     """What would be planned here and now for what a recorded plan asked for; no path in it is followed.
 
     Raises:
         UsageError: a backend came from a file, or cannot run here any more, or there are fewer CPUs.
     """
-    known = registered()
-    for backend in recorded.backends:
-        if backend.spec not in known:
-            raise UsageError(
-                f"{backend.name} came from a file, and none that a plan names is loaded: give the backends and options "
-                "of the run once more, with --resume"
-            )
+    see_that_none_is_a_file(recorded.backends)
     twin, problem = recorded.twin, recorded.problem
     names = [backend.spec for backend in recorded.backends if backend is not twin]
     return make_plan(

@@ -184,13 +184,7 @@ def swept_again(recorded: Sweep, dataset: Dataset) -> Sweep:
     Raises:
         UsageError: a backend came from a file, or cannot run here any more, or there are fewer CPUs.
     """
-    known = registered()
-    for backend in recorded.backends:
-        if backend.spec not in known:
-            raise UsageError(
-                f"{backend.name} came from a file, and none that a sweep names is loaded: give the backends and "
-                "options of the sweep once more, with --resume"
-            )
+    resuming.see_that_none_is_a_file(recorded.backends)
     return make_sweep(
         dataset,
         [backend.spec for backend in recorded.backends],
