@@ -49,14 +49,12 @@ def run(
     from lockstep_bench.harness.conductor import conduct
     from lockstep_bench.harness.data import find_dataset
     from lockstep_bench.harness.plan import make_plan
-    from lockstep_bench.harness.records import Plan
     from lockstep_bench.harness.report import write_report
 
     found = find_dataset(dataset, Path(data) if data else None, print)
     plan = make_plan(found, backends, **options)
-    if resume and (recorded := resuming.begun(Path(out), Plan)):
-        resuming.see_that_it_fits(recorded, plan, Path(out))
-        plan = recorded
+    if resume:
+        plan = resuming.continued(plan, Path(out))
     if cluster is None:
         conduct(plan, found.folder, Path(out), resume=resume, retry_failed=retry_failed)
     else:

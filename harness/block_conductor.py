@@ -20,6 +20,7 @@ from lockstep_bench.backends import REFERENCE
 from lockstep_bench.harness import environment
 from lockstep_bench.harness.conditions import Watch
 from lockstep_bench.harness.equivalence import disagreements, gate
+from lockstep_bench.harness.raw_files import first_error
 from lockstep_bench.harness.records import (
     Block,
     BuildEvent,
@@ -34,7 +35,6 @@ from lockstep_bench.harness.records import (
     StartEvent,
     Status,
     TurnEvent,
-    first_error,
 )
 from lockstep_bench.harness.schedule import Round, epoch_rounds, steps
 from lockstep_bench.harness.worker_process import WorkerFailed, WorkerProcess, ending

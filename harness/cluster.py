@@ -16,20 +16,11 @@ from uuid import uuid4
 
 from lockstep_bench.harness import data, node
 from lockstep_bench.harness.conductor import Observer, results_folder
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.node import RESOURCE, NoData, Outcome, Report, Unfit
-from lockstep_bench.harness.records import (
-    EVENT,
-    Block,
-    BlockFile,
-    EndEvent,
-    Event,
-    MachineEvent,
-    Plan,
-    remove_arrays,
-    write_arrays,
-)
+from lockstep_bench.harness.raw_files import BlockFile, remove_arrays, write_arrays
+from lockstep_bench.harness.records import EVENT, Block, EndEvent, Event, MachineEvent, Plan
 
 START_A_NODE: Final = f"dask worker SCHEDULER --nworkers 1 --nthreads 1 --resources {RESOURCE}=1"
 """What makes a machine a node."""

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from pandas import DataFrame, Series
 
-from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
+from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.records import Plan
 from lockstep_bench.harness.statistics import LEVEL, compare_all, estimate, mean_interval
 

@@ -11,14 +11,10 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from lockstep_bench.harness.block_conductor import BlockConductor
-from lockstep_bench.harness.data import check_dataset
+from lockstep_bench.harness.data_cache import check_dataset
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.records import (
-    Block,
+from lockstep_bench.harness.raw_files import (
     BlockFile,
-    EndEvent,
-    Event,
-    Plan,
     blocks_left,
     locked,
     plan_path,
@@ -26,6 +22,7 @@ from lockstep_bench.harness.records import (
     write_arrays,
     write_plan,
 )
+from lockstep_bench.harness.records import Block, EndEvent, Event, Plan
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end a run in order: Ctrl-C, a shutdown, a closed terminal."""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.style import context
 from sklearn.decomposition import PCA
 
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.problem import Split
 
 CLASSES = 10

@@ -7,10 +7,11 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.data_figures import CLASSES
 from lockstep_bench.harness.errors import LockstepError
-from lockstep_bench.harness.records import Plan, read_arrays
+from lockstep_bench.harness.raw_files import read_arrays
+from lockstep_bench.harness.records import Plan
 
 SHOWN_MISTAKES: Final = 24
 SHOWN_UNITS: Final = 64

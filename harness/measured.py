@@ -19,7 +19,7 @@ from lockstep_bench.harness.comparisons import CONDITIONS
 from lockstep_bench.harness.conditions import blas
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.problem import Problem
-from lockstep_bench.harness.records import first_error
+from lockstep_bench.harness.raw_files import first_error
 from lockstep_bench.harness.tables import Results, each
 
 Software = Mapping[str, str]

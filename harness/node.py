@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from lockstep_bench.backends import REFERENCE, BackendNotFoundError, load, why_not
 from lockstep_bench.harness import environment
 from lockstep_bench.harness.block_conductor import BlockConductor
-from lockstep_bench.harness.data import at_hand, check_dataset, keep_sent
+from lockstep_bench.harness.data import at_hand, keep_sent
+from lockstep_bench.harness.data_cache import check_dataset
 from lockstep_bench.harness.records import Event, Plan
 from lockstep_bench.harness.sources import Raw
 from lockstep_bench.harness.worker_process import FIRST_CPU

@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple, get_args
 from lockstep_bench.backends import REFERENCE, BackendNotFoundError, load, registered, why_not
 from lockstep_bench.backends.base import Backend, Dtype
 from lockstep_bench.harness import environment
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.problem import Problem, Profile
+from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT, Problem, Profile
 from lockstep_bench.harness.records import Block, Plan, PlannedBackend, PlannedDataset
 
 
@@ -37,8 +37,6 @@ PRESETS: dict[PresetName, Preset] = {
 }
 LONGEST_TIMEOUT_SECONDS = 7 * 24 * 3600
 """A turn may take a week; the system's own limit on waiting is far beyond."""
-NOTEBOOK_ERROR_PERCENT = 7.21
-"""The error rate that the notebook reports that this suite grew from: the default target."""
 
 
 def make_plan(

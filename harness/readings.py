@@ -7,7 +7,7 @@ import pandas as pd
 
 from lockstep_bench.harness import views
 from lockstep_bench.harness.equivalence import allowed_disagreements
-from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
+from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.tables import Results
 from lockstep_bench.harness.views import came_through
 

@@ -1,18 +1,21 @@
-"""Everything that is derived from a run's raw files, made in one go; the same raw files give the same bytes."""
+"""Everything that is derived from raw files, of a run, of a sweep or of many seeds: the same files give the same bytes."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from lockstep_bench.harness.charts import FORMATS, write_charts
+from lockstep_bench.harness.charts.seeds import write_seeds_charts
 from lockstep_bench.harness.charts.sweep import write_sweep_charts
 from lockstep_bench.harness.data import at_hand
 from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.learnt import read_learnt
 from lockstep_bench.harness.page import write_page
+from lockstep_bench.harness.seeds_summary import write_seeds_summary
+from lockstep_bench.harness.seeds_tables import SeedsResults, load_seeds
 from lockstep_bench.harness.summary import write_latex, write_summary
 from lockstep_bench.harness.sweep_summary import write_sweep_summary
 from lockstep_bench.harness.sweep_tables import SweepResults, write_sweep_tables
-from lockstep_bench.harness.tables import Results, no_link, write_tables
+from lockstep_bench.harness.tables import Results, no_link, write_table, write_tables
 
 
 def write_report(folder: Path, formats: Sequence[str] = FORMATS) -> Results:
@@ -53,4 +56,18 @@ def write_sweep_report(folder: Path, formats: Sequence[str] = FORMATS) -> SweepR
     results = write_sweep_tables(folder)
     write_sweep_summary(folder, results)
     write_sweep_charts(folder, results, formats)
+    return results
+
+
+def write_seeds_report(folder: Path) -> SeedsResults:
+    """Write the table, the page and the charts of many seeds again; return the table.
+
+    Raises:
+        LockstepError: the folder holds no results of `lockstep seeds`, or a link.
+    """
+    no_link(folder)
+    results = load_seeds(folder)
+    write_table(folder, "seeds", results.table)
+    write_seeds_summary(folder, results)
+    write_seeds_charts(folder, results)
     return results

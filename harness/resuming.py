@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lockstep_bench.backends import registered
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import make_plan
-from lockstep_bench.harness.records import Plan, PlanKind, PlannedBackend, Record, plan_path, read_plan_of
+from lockstep_bench.harness.raw_files import plan_path, read_plan_of
+from lockstep_bench.harness.records import Plan, PlanKind, PlannedBackend, Record
 
 MAY_DIFFER = {"command", "preset", "commit_clean", "machine"}
 """What of a plan says nothing about its results; the machine that it ran on, a block names itself."""
@@ -24,6 +25,20 @@ def begun(out: Path, kind: type[PlanKind]) -> PlanKind | None:
         LockstepError: what is there is not a plan.
     """
     return read_plan_of(out, kind) if plan_path(out, kind).exists() else None
+
+
+def continued(plan: PlanKind, out: Path) -> PlanKind:
+    """The plan that a results folder was begun with, which has to be this one; this one where nothing was begun.
+
+    Raises:
+        LockstepError: what is there is not a plan.
+        UsageError: it is another.
+    """
+    recorded = begun(out, type(plan))
+    if recorded is None:
+        return plan
+    see_that_it_fits(recorded, plan, out)
+    return recorded
 
 
 def see_that_none_is_a_file(backends: Iterable[PlannedBackend]) -> None:

@@ -12,20 +12,21 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Self
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from lockstep_bench.harness import environment
 from lockstep_bench.harness.block_conductor import replied, sent_digits
 from lockstep_bench.harness.conductor import Observer, conduct_blocks
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.equivalence import disagreements
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import make_plan
 from lockstep_bench.harness.records import (
+    MOST_SEEDS,
+    MOST_TOGETHER,
     Block,
     BuildEvent,
     EndEvent,
@@ -35,6 +36,7 @@ from lockstep_bench.harness.records import (
     Plan,
     PlannedBackend,
     SeedsEvent,
+    SeedsPlan,
     StartEvent,
 )
 from lockstep_bench.harness.schedule import steps
@@ -43,35 +45,9 @@ from lockstep_bench.harness.worker_process import WORKER, WorkerFailed, WorkerPr
 REFERENCE: Final = "jax-scan"
 """Trains the checked seeds one by one; `lockstep verify` and every run hold it against NumPy."""
 SIDE_BY_SIDE: Final = "jax-vmap"
-MOST_TOGETHER: Final = 100
-"""Seeds in a block: each takes 15 MB, and its predictions of all test images as much again."""
-MOST_SEEDS: Final = 100_000
 TURN_TIMEOUT_SECONDS: Final = 4 * 3600.0
 """A turn is an epoch of all seeds of a block."""
 SEEDS_WORKER: Final = "lockstep_bench.harness.seeds_worker"
-
-
-class SeedsPlan(Plan):
-    """What was asked for: seeds 0 to `count` - 1, `together` in a block; of blocks in `checked` the first seed is."""
-
-    file: ClassVar[str] = "seeds.json"
-    count: Annotated[int, Field(ge=1, le=MOST_SEEDS)]
-    together: Annotated[int, Field(ge=1, le=MOST_TOGETHER)]
-    checked: list[str]
-
-    @model_validator(mode="after")
-    def _every_seed_once(self) -> Self:
-        if [block.seed for block in self.blocks] != list(range(0, self.count, self.together)):
-            raise ValueError("the blocks do not begin at every so many seeds")
-        if not set(self.checked) <= {block.id for block in self.blocks}:
-            raise ValueError("a block is checked that is not in it")
-        if len(self.backends) != 2:
-            raise ValueError("there must be two backends: the reference and the one that trains seeds side by side")
-        return self
-
-    def seeds(self, block: Block) -> list[int]:
-        """The seeds of a block, the checked one first."""
-        return list(range(block.seed, min(block.seed + self.together, self.count)))
 
 
 def plan_seeds(

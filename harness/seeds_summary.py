@@ -4,25 +4,15 @@ from collections.abc import Iterator
 from math import isnan
 from pathlib import Path
 
-from lockstep_bench.harness.charts.seeds import write_seeds_charts
 from lockstep_bench.harness.equivalence import GATE_WEIGHTS, allowed_disagreements
-from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
-from lockstep_bench.harness.seeds_tables import QUANTILES, SeedsResults, Spread, checks, load_seeds, spread
-from lockstep_bench.harness.tables import dataset_title, each, no_link, write_table
+from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
+from lockstep_bench.harness.seeds_tables import QUANTILES, SeedsResults, Spread, checks, spread
+from lockstep_bench.harness.tables import dataset_title, each
 
 
-def write_seeds_report(folder: Path) -> SeedsResults:
-    """Write seeds.csv, seeds.md and the charts of a results folder again: a pure function of its raw files.
-
-    Raises:
-        LockstepError: the folder holds no results of `lockstep seeds`, or a link.
-    """
-    no_link(folder)
-    results = load_seeds(folder)
-    write_table(folder, "seeds", results.table)
+def write_seeds_summary(folder: Path, results: SeedsResults) -> None:
+    """Write seeds.md into a results folder."""
     (folder / "seeds.md").write_text(page(results), encoding="utf-8", newline="\n")
-    write_seeds_charts(folder, results)
-    return results
 
 
 def page(results: SeedsResults) -> str:

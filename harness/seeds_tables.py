@@ -9,11 +9,10 @@ import pandas as pd
 from pandas import DataFrame
 from scipy import stats
 
-from lockstep_bench.harness import records
+from lockstep_bench.harness import raw_files
 from lockstep_bench.harness.equivalence import gate
 from lockstep_bench.harness.errors import LockstepError
-from lockstep_bench.harness.records import Block, EndEvent, Event, MachineEvent, SeedScore, SeedsEvent
-from lockstep_bench.harness.seeds import SeedsPlan
+from lockstep_bench.harness.records import Block, EndEvent, Event, MachineEvent, SeedScore, SeedsEvent, SeedsPlan
 from lockstep_bench.harness.statistics import LEVEL, Floats, mean_interval
 
 COLUMNS: Final = (
@@ -54,7 +53,7 @@ class SeedsResults(NamedTuple):
 
 def is_seeds(folder: Path) -> bool:
     """Whether a results folder is one of `lockstep seeds`."""
-    return records.plan_path(folder, SeedsPlan).is_file()
+    return raw_files.plan_path(folder, SeedsPlan).is_file()
 
 
 def load_seeds(folder: Path) -> SeedsResults:
@@ -63,14 +62,14 @@ def load_seeds(folder: Path) -> SeedsResults:
     Raises:
         LockstepError: the folder holds no plan of `lockstep seeds`.
     """
-    plan = records.read_plan_of(folder, SeedsPlan)
+    plan = raw_files.read_plan_of(folder, SeedsPlan)
     rows: list[dict[str, Any]] = []
     cut: list[str] = []
     seconds: list[float] = []
     is_damaged = False
     for block in plan.blocks:
         try:
-            recorded = records.read_block(folder, block)
+            recorded = raw_files.read_block(folder, block)
         except LockstepError as error:  # the others are as good as before
             is_damaged = True
             damage = str(error).replace(f"{folder}/", "")

@@ -12,7 +12,7 @@ import numpy as np
 
 from lockstep_bench.backends.base import SeedsBackend
 from lockstep_bench.harness import conditions
-from lockstep_bench.harness.data import open_dataset
+from lockstep_bench.harness.data_cache import open_dataset
 from lockstep_bench.harness.metrics import DivergedError, score
 from lockstep_bench.harness.problem import Problem, digest, epoch_order, initial_weights
 from lockstep_bench.harness.worker import Reply, Worker, main

@@ -10,7 +10,7 @@ from pandas import DataFrame, Series
 from lockstep_bench.harness.comparisons import NODES, RULES
 from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
+from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.tables import NOT_IDENTICAL, Part, Results, each, parts, title
 from lockstep_bench.harness.views import came_through
 

@@ -1,8 +1,7 @@
 """A sweep: a grid of Problems, each run in lockstep in a results folder of its own.
 
-`results/NAME/sweep.json` says what was asked for, `problems/hidden-784-batch-15-images-15000/` holds one Problem, with
-a block for each number of threads. The folders are those of any run: gate, floor, records, resuming and damage are
-theirs.
+Each has a block for each number of threads. The folders are those of any run: gate, floor, records, resuming and damage
+are theirs. `sweep_grid.py` says where they lie.
 
 Every Problem has a fixed number of steps, in rounds of one slice; an epoch of 60,000 images in batches of 15 at a width
 of 3,136 alone would take minutes. Problems are run in a shuffled order, so that a machine that gets slower within the
@@ -10,34 +9,20 @@ half hour is noise along every axis, and no trend.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import product
 from pathlib import Path
-from typing import Annotated, Final, Literal, NamedTuple
-
-from pydantic import Field, ValidationError
+from typing import Final
 
 from lockstep_bench.backends import registered, why_not
 from lockstep_bench.harness import environment, resuming
 from lockstep_bench.harness.conductor import Observer, conduct
-from lockstep_bench.harness.data import Dataset
-from lockstep_bench.harness.errors import LockstepError, UsageError
-from lockstep_bench.harness.floor import Rates, floor_seconds
+from lockstep_bench.harness.data_cache import Dataset
+from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import make_plan
-from lockstep_bench.harness.problem import Problem, Stream, random_stream
-from lockstep_bench.harness.records import (
-    PLAN_BYTES,
-    Count,
-    Name,
-    Plan,
-    PlannedBackend,
-    Record,
-    at_most,
-    blocks_left,
-    first_error,
-    locked,
-    write_record,
-)
+from lockstep_bench.harness.problem import Stream, random_stream
+from lockstep_bench.harness.raw_files import blocks_left, locked, write_record
+from lockstep_bench.harness.records import Plan
 from lockstep_bench.harness.statistics import FEWEST
+from lockstep_bench.harness.sweep_grid import FILE, Point, Sweep, call_point, folder_of, points
 
 BACKENDS: Final = ("numpy", "keras", "pytorch", "scikit-learn")
 """If none are named: those that the project began with, of which a sweep takes half an hour and not half a day."""
@@ -47,76 +32,9 @@ TRAIN_IMAGES: Final = (15_000, 60_000)
 THREADS: Final = (1, 2)
 ROUNDS: Final = 8
 """That count; before them comes one that warms up. FEWEST make an interval, a few more make it hold."""
-NOMINAL: Final = Rates(flops_per_second=6e10, bytes_per_second=1e10)
-"""Of two cores of a server of these years, roughly: what slices are cut by, so that plans are alike on all machines."""
-SLICE_SECONDS, MOST_STEPS = 0.2, 150
-"""A slice is as many steps as take this long at the floor of a NOMINAL machine, and no more; in the default grid, 1 to
-133. Steps of small networks are bound by overheads far above that floor."""
 CALL_STEPS: Final = 1_400
 CALL_SECONDS: Final = 10.0
 """To tell what a call of `train` costs takes some so many steps: left out where these, at that floor, take longer."""
-FILE: Final = "sweep.json"
-
-Axis = Annotated[list[Annotated[int, Field(ge=1, le=2**31)]], Field(min_length=1, max_length=1000)]
-
-
-class Sweep(Record):
-    """What was asked for: the axes of the grid, each in rising order; as resolved when the sweep began."""
-
-    format: Literal[1] = 1
-    lockstep: str
-    python: str
-    commit: str | None
-    commit_clean: bool | None
-    command: str
-    dataset: Name
-    dataset_sha256: str
-    backends: Annotated[list[PlannedBackend], Field(min_length=1, max_length=1000)]
-    batch_size: Axis
-    hidden: Axis
-    train_images: Axis
-    threads: Axis
-    seed: Count
-    rounds: Annotated[int, Field(ge=1, le=2**20)]
-    machine: str
-
-
-class Point(NamedTuple):
-    """One Problem of the grid."""
-
-    hidden: int
-    batch_size: int
-    train_images: int
-
-    @property
-    def name(self) -> str:
-        """Of its results folder, in `problems/`."""
-        return f"hidden-{self.hidden}-batch-{self.batch_size}-images-{self.train_images}"
-
-    @property
-    def step_seconds(self) -> float:
-        """The floor of a step on the NOMINAL machine."""
-        return floor_seconds(Problem(hidden=self.hidden, batch_size=self.batch_size), NOMINAL)
-
-    @property
-    def slice_steps(self) -> int:
-        """How many steps a slice has: in all Problems it takes about as long."""
-        return max(1, min(MOST_STEPS, round(SLICE_SECONDS / self.step_seconds)))
-
-
-def points(sweep: Sweep) -> list[Point]:
-    """The grid, in the order of its axes."""
-    return [Point(*values) for values in product(sweep.hidden, sweep.batch_size, sweep.train_images)]
-
-
-def folder_of(out: Path, point: Point) -> Path:
-    """Where a Problem's results lie."""
-    return out / "problems" / point.name
-
-
-def call_point(sweep: Sweep) -> Point:
-    """The Problem in which it is measured what a call of `train` costs beside its steps: that of the shortest steps."""
-    return min(points(sweep), key=lambda point: point.step_seconds)
 
 
 def make_sweep(
@@ -213,21 +131,6 @@ def plan_of(sweep: Sweep, point: Point, dataset: Dataset) -> Plan:
     )
 
 
-def read_sweep(out: Path) -> Sweep | None:
-    """What the sweep in a folder asked for; none where there is no sweep.
-
-    Raises:
-        LockstepError: sweep.json is not of a sweep; the message says where.
-    """
-    path = out / FILE
-    if not path.is_file():
-        return None
-    try:
-        return Sweep.model_validate_json(at_most(path, PLAN_BYTES))
-    except ValidationError as error:
-        raise LockstepError(f"{path} is not a sweep: {first_error(error)}; restore it from where it came") from error
-
-
 def conduct_sweep(
     sweep: Sweep, dataset: Dataset, out: Path, observe: Callable[[Plan], Observer], *, resume: bool = False
 ) -> None:
@@ -271,9 +174,7 @@ def _to_run(sweep: Sweep, dataset: Dataset, out: Path) -> Iterator[tuple[Point, 
     grid = points(sweep)
     for place in random_stream(sweep.seed, Stream.SCHEDULE).permutation(len(grid)):
         point = grid[place]
-        plan = plan_of(sweep, point, dataset)
-        if recorded := resuming.begun(folder := folder_of(out, point), Plan):
-            resuming.see_that_it_fits(recorded, plan, folder)
-            plan = recorded
+        folder = folder_of(out, point)
+        plan = resuming.continued(plan_of(sweep, point, dataset), folder)
         if blocks_left(folder, plan):
             yield point, plan

@@ -9,7 +9,7 @@ from pandas import DataFrame, Series
 
 from lockstep_bench.harness.statistics import FEWEST
 from lockstep_bench.harness.summary import ratio_cell
-from lockstep_bench.harness.sweep import Sweep, call_point
+from lockstep_bench.harness.sweep_grid import Sweep, call_point
 from lockstep_bench.harness.sweep_tables import AXES, SweepResults
 from lockstep_bench.harness.tables import each
 

@@ -16,9 +16,9 @@ from pandas import DataFrame
 
 from lockstep_bench.harness import scaling, tables
 from lockstep_bench.harness.errors import LockstepError
-from lockstep_bench.harness.records import plan_path
+from lockstep_bench.harness.raw_files import plan_path
 from lockstep_bench.harness.statistics import FEWEST, Floats
-from lockstep_bench.harness.sweep import FILE, Point, Sweep, call_point, folder_of, points, read_sweep
+from lockstep_bench.harness.sweep_grid import FILE, Point, Sweep, call_point, folder_of, points, read_sweep
 
 AXES: Final = ("batch_size", "hidden", "train_images", "threads")
 FITTED: Final = ("batch_size", "hidden")

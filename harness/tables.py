@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from pandas import DataFrame, Series
 
-from lockstep_bench.harness import records
+from lockstep_bench.harness import raw_files
 from lockstep_bench.harness.comparisons import CONDITIONS, ratio_rows, summary_rows
 from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.problem import Defaults
@@ -135,15 +135,15 @@ def load_uncompared(folder: Path | str) -> Results:
     Raises:
         LockstepError: the folder holds no plan.
     """
-    plan = records.read_plan(Path(folder))
+    plan = raw_files.read_plan(Path(folder))
     each_run: list[Run] = []
     cut: list[str] = []
     again: list[str] = []
     is_damaged = False
     for block in plan.blocks:
-        recorded, damage = records.Recorded([]), ""
+        recorded, damage = raw_files.Recorded([]), ""
         try:
-            recorded = records.read_block(Path(folder), block)
+            recorded = raw_files.read_block(Path(folder), block)
         except LockstepError as error:  # the others are as good as before
             damage = str(error).replace(f"{folder}/", "")
         each_run += runs_of(plan, block, recorded.events, damage)
@@ -232,7 +232,7 @@ def title(results: Results) -> tuple[str, str]:
     return dataset_title(results.plan), each(results.runs["machine"])
 
 
-def dataset_title(plan: records.Plan) -> str:
+def dataset_title(plan: Plan) -> str:
     """The dataset, as every page and picture names it."""
     name = plan.dataset.name
     return "MNIST" if name == "mnist" else f"{name} (not MNIST)"

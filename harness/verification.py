@@ -16,7 +16,7 @@ import numpy as np
 
 from lockstep_bench.backends import REFERENCE
 from lockstep_bench.harness.conductor import conduct
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.environment import available_cpus
 from lockstep_bench.harness.equivalence import State, compare, failure, tolerance
 from lockstep_bench.harness.errors import LockstepError, UsageError

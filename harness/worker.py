@@ -23,7 +23,7 @@ import numpy as np
 
 from lockstep_bench.backends import load
 from lockstep_bench.harness import conditions
-from lockstep_bench.harness.data import open_dataset
+from lockstep_bench.harness.data_cache import open_dataset
 from lockstep_bench.harness.equivalence import relative
 from lockstep_bench.harness.floor import Floor
 from lockstep_bench.harness.metrics import DivergedError, score

@@ -8,7 +8,8 @@ from shutil import which
 
 import pytest
 
-from lockstep_bench.harness.data import Dataset, find_dataset
+from lockstep_bench.harness.data import find_dataset
+from lockstep_bench.harness.data_cache import Dataset
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

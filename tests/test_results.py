@@ -9,9 +9,8 @@ from shutil import copytree, ignore_patterns
 import numpy as np
 import pytest
 
-from lockstep_bench.harness.report import write_report, write_sweep_report
-from lockstep_bench.harness.seeds_summary import write_seeds_report
-from lockstep_bench.harness.sweep import FILE
+from lockstep_bench.harness.report import write_report, write_seeds_report, write_sweep_report
+from lockstep_bench.harness.sweep_grid import FILE
 
 pytestmark = pytest.mark.mnist  # the charts of mistakes show its images
 RESULTS = Path(__file__).parents[1] / "results"

@@ -18,7 +18,7 @@ from lockstep_bench.harness.charts.frame import (
 )
 from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.looks import looks, ranked
-from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
+from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.readings import READINGS
 from lockstep_bench.harness.tables import Results
 from lockstep_bench.harness.views import with_curves

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lockstep_bench.harness.charts.frame import STYLE, from_zero, headed, save
 from lockstep_bench.harness.looks import COLOURS
-from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
+from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.seeds_tables import SeedsResults
 from lockstep_bench.harness.tables import dataset_title
 

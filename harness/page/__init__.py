@@ -28,7 +28,7 @@ from plotly.offline import get_plotlyjs
 
 from lockstep_bench.harness import data_figures, summary
 from lockstep_bench.harness.comparisons import RULES
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.learnt import Learnt, tiled
 from lockstep_bench.harness.looks import INK, looks
 from lockstep_bench.harness.page.plots import MUTED, Plot, plots

@@ -16,7 +16,7 @@ from plotly.subplots import make_subplots
 from lockstep_bench.harness import views
 from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.looks import FILLS, INK, Look, looks, ranked
-from lockstep_bench.harness.plan import NOTEBOOK_ERROR_PERCENT
+from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.readings import READINGS
 from lockstep_bench.harness.tables import Results
 

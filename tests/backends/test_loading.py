@@ -13,7 +13,7 @@ import pytest
 from lockstep_bench.backends import BackendNotFoundError, load, load_file, refused, registered
 from lockstep_bench.backends.base import Backend
 from lockstep_bench.backends.numpy import NumPy
-from lockstep_bench.harness import cli
+from lockstep_bench.harness.cli.terminal import say_refused
 from lockstep_bench.harness.plan import choose_backends
 
 FRAMEWORKS = ["keras", "sklearn", "tensorflow", "torch"]
@@ -326,10 +326,10 @@ def test_command_line_goes_on_without_what_it_leaves_out(capsys: pytest.CaptureF
     """Where nothing is named, all that can be loaded are planned, and the others are said."""
     distribution(installed, "lockstep-worse", "raise RuntimeError('no luck')", "worse = lockstep_worse:Mine")
     assert "worse" not in [backend.name for backend in choose_backends([])]
-    cli._say_refused(None)
+    say_refused(None)
     expected = (
         "lockstep: left out: lockstep_worse:Mine of lockstep-worse could not be imported: RuntimeError: no luck\n"
     )
     assert capsys.readouterr().err == expected
-    cli._say_refused(["numpy"])
+    say_refused(["numpy"])
     assert capsys.readouterr().err == ""

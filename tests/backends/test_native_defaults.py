@@ -9,7 +9,7 @@ import pytest
 from lockstep_bench.backends import registered
 from lockstep_bench.backends.base import Defaults, Dtype, FloatArray, Problem, Split, Weights
 from lockstep_bench.backends.numpy import NumPy
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.problem import epoch_order, initial_weights
 from lockstep_bench.harness.worker_process import WorkerProcess
 

@@ -28,7 +28,8 @@ from lockstep_bench.harness import node
 from lockstep_bench.harness.cluster import ClusterRun
 from lockstep_bench.harness.data import find_dataset
 from lockstep_bench.harness.node import RESOURCE, Outcome
-from lockstep_bench.harness.records import Block, read_block, read_plan, write_plan
+from lockstep_bench.harness.raw_files import read_block, read_plan, write_plan
+from lockstep_bench.harness.records import Block
 
 RECORDED = Path(__file__).parent.parent.parent / "results" / "standard"
 NODES_PER_PROCESS = 250

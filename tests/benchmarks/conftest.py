@@ -6,7 +6,8 @@ import pytest
 
 from lockstep_bench.backends import BackendNotFoundError, load, registered, why_not
 from lockstep_bench.harness import environment
-from lockstep_bench.harness.data import Dataset, find_dataset
+from lockstep_bench.harness.data import find_dataset
+from lockstep_bench.harness.data_cache import Dataset
 
 ROUNDS = 10
 

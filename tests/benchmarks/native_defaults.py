@@ -23,7 +23,8 @@ from lockstep_bench.backends.base import Backend, Defaults
 from lockstep_bench.backends.numpy import NumPy
 from lockstep_bench.backends.pytorch import PyTorch
 from lockstep_bench.backends.scikit_learn import ScikitLearn
-from lockstep_bench.harness.data import Dataset, find_dataset
+from lockstep_bench.harness.data import find_dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.metrics import score
 from lockstep_bench.harness.problem import EpsilonPlacement, Problem, epoch_order, initial_weights
 

@@ -18,7 +18,7 @@ import pytest
 
 from lockstep_bench.backends import REFERENCE, load
 from lockstep_bench.harness import environment
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.equivalence import allowed_disagreements, disagreements
 from lockstep_bench.harness.problem import Problem
 from lockstep_bench.harness.schedule import steps

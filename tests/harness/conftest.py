@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from lockstep_bench.harness.problem import Problem
+from lockstep_bench.harness.raw_files import BlockFile, write_plan
 from lockstep_bench.harness.records import (
     Block,
-    BlockFile,
     BuildEvent,
     EndEvent,
     EvaluationEvent,
@@ -20,7 +20,6 @@ from lockstep_bench.harness.records import (
     StartEvent,
     Status,
     TurnEvent,
-    write_plan,
 )
 from lockstep_bench.harness.tables import Results, load
 

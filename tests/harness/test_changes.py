@@ -13,9 +13,9 @@ from lockstep_bench.harness import compare
 from lockstep_bench.harness.changes import cells, fail_on_slower, notes, page, write_csv
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.problem import Problem
+from lockstep_bench.harness.raw_files import BlockFile, write_plan
 from lockstep_bench.harness.records import (
     Block,
-    BlockFile,
     BuildEvent,
     EndEvent,
     EvaluationEvent,
@@ -27,7 +27,6 @@ from lockstep_bench.harness.records import (
     StartEvent,
     Status,
     TurnEvent,
-    write_plan,
 )
 
 RESULTS = Path(__file__).parents[2] / "results"

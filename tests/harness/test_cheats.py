@@ -10,7 +10,7 @@ import pytest
 
 from lockstep_bench.harness import load
 from lockstep_bench.harness.conductor import conduct
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.equivalence import GATE_WEIGHTS
 from lockstep_bench.harness.plan import make_plan
 from lockstep_bench.harness.tables import Results

@@ -15,11 +15,13 @@ import pandas as pd
 import psutil
 import pytest
 
-from lockstep_bench.harness.data import Dataset, at_hand, raw
+from lockstep_bench.harness.data import at_hand, raw
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.node import RESOURCE, Found, Report, unfit
 from lockstep_bench.harness.plan import make_plan
 from lockstep_bench.harness.problem import digest
-from lockstep_bench.harness.records import EndEvent, MachineEvent, block_path, read_block, read_plan
+from lockstep_bench.harness.raw_files import block_path, read_block, read_plan
+from lockstep_bench.harness.records import EndEvent, MachineEvent
 from lockstep_bench.harness.summary import answer
 from lockstep_bench.harness.tables import load
 

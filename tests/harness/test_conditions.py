@@ -13,7 +13,7 @@ import pytest
 from lockstep_bench.harness import conditions, load
 from lockstep_bench.harness.conditions import Watch
 from lockstep_bench.harness.conductor import conduct
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.plan import make_plan
 
 SPIN = "print(flush=True)\nwhile True: pass"

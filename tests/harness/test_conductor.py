@@ -12,13 +12,14 @@ from lockstep_bench.backends import registered
 from lockstep_bench.harness import load
 from lockstep_bench.harness import run as lockstep_run
 from lockstep_bench.harness.conductor import conduct
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.environment import available_cpus
 from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.guard import guard
 from lockstep_bench.harness.plan import make_plan
 from lockstep_bench.harness.problem import Defaults, Problem
+from lockstep_bench.harness.raw_files import read_block, read_plan
 from lockstep_bench.harness.records import (
     Block,
     BuildEvent,
@@ -29,8 +30,6 @@ from lockstep_bench.harness.records import (
     FloorEvent,
     StartEvent,
     TurnEvent,
-    read_block,
-    read_plan,
 )
 from lockstep_bench.harness.worker_process import THREAD_VARIABLES, WorkerProcess
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lockstep_bench.harness.contract import CHECKS
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.problem import Dtype, Problem
 from lockstep_bench.harness.worker_process import WorkerProcess
 

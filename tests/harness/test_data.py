@@ -28,11 +28,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lockstep_bench.harness import data, sources
-from lockstep_bench.harness.data import Identity, find_dataset, open_dataset
+from lockstep_bench.harness import data, data_cache, download, sources
+from lockstep_bench.harness.data import find_dataset
+from lockstep_bench.harness.data_cache import Identity, open_dataset
+from lockstep_bench.harness.download import DownloadError
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.problem import digest
-from lockstep_bench.harness.sources import DownloadError, Part, Raw, read_idx, read_idx_folder, read_mnist, read_npz
+from lockstep_bench.harness.sources import Part, Raw, read_idx, read_idx_folder, read_mnist, read_npz
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES = [part.file for part in sources.MNIST]
 NAMED_MNIST = os.environ.get("LOCKSTEP_MNIST", "")
@@ -194,21 +196,21 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "tmp").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    monkeypatch.setattr(sources, "MIRRORS", ("http://127.0.0.1:1/",))  # nothing listens on port 1
-    monkeypatch.setattr(sources, "RETRIES", 0)
+    monkeypatch.setattr(download, "MIRRORS", ("http://127.0.0.1:1/",))  # nothing listens on port 1
+    monkeypatch.setattr(download, "RETRIES", 0)
     return tmp_path
 
 
 @pytest.fixture
 def small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the small dataset be MNIST: the way to it is the same, only the hashes differ."""
-    npz, folder, download = sources.read_npz, sources.read_mnist, sources.download
+    npz, folder, fetch = sources.read_npz, sources.read_mnist, download.download
     published = sources.is_published
     monkeypatch.setattr(sources, "is_published", lambda path: published(path, PARTS))
     monkeypatch.setattr(data, "MNIST", Identity("mnist", digest(RAW), 255))
     monkeypatch.setattr(sources, "read_npz", lambda path, parts=PARTS: npz(path, parts))
     monkeypatch.setattr(sources, "read_mnist", lambda path, parts=PARTS: folder(path, parts))
-    monkeypatch.setattr(sources, "download", lambda mirrors, retries: download(mirrors, PARTS, retries))
+    monkeypatch.setattr(download, "download", lambda mirrors, retries: fetch(mirrors, PARTS, retries))
 
 
 # IDX files
@@ -393,7 +395,7 @@ def test_an_npz_that_is_cut_or_lacks_an_array_is_refused(machine: Path) -> None:
 def test_a_download_is_what_the_mirror_has_and_leaves_no_file_behind(machine: Path, serve: Serve) -> None:
     """The arrays come back, the temporary folder goes."""
     mirror = serve(PACKED)
-    raw, used = sources.download([mirror.url], PARTS, retries=0)
+    raw, used = download.download([mirror.url], PARTS, retries=0)
     assert same(RAW, raw)
     assert used == mirror.url
     assert list((machine / "tmp").iterdir()) == []
@@ -473,9 +475,9 @@ FAULTS: dict[str, tuple[Reply, str]] = {
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bounds that a test can wait for."""
-    monkeypatch.setattr(sources, "FILE_SECONDS", 1.5)
-    monkeypatch.setattr(sources, "TIMEOUT_SECONDS", (1, 1))
-    monkeypatch.setattr(sources, "MOST_BYTES", 100_000)
+    monkeypatch.setattr(download, "FILE_SECONDS", 1.5)
+    monkeypatch.setattr(download, "TIMEOUT_SECONDS", (1, 1))
+    monkeypatch.setattr(download, "MOST_BYTES", 100_000)
 
 
 @pytest.mark.usefixtures("small_mnist", "impatient")
@@ -486,7 +488,7 @@ def test_a_bad_mirror_is_followed_by_the_next(
     """Whatever is wrong with a mirror, the next one is asked, in bounded time, and nothing stays of the first."""
     reply, _ = FAULTS[fault]
     bad, good = serve(PACKED, reply=reply), serve(PACKED)
-    monkeypatch.setattr(sources, "MIRRORS", (bad.url, good.url))
+    monkeypatch.setattr(download, "MIRRORS", (bad.url, good.url))
     start = perf_counter()
     dataset = find_dataset("mnist")
     assert perf_counter() - start < 10
@@ -504,7 +506,7 @@ def test_where_no_mirror_is_good_the_error_says_what_each_did(
     """One sentence with the fault and with the ways that need no network; the cache stays empty, no file stays."""
     reply, reason = FAULTS[fault]
     bad, lacking = serve(PACKED, reply=reply), serve({})
-    monkeypatch.setattr(sources, "MIRRORS", (bad.url, lacking.url))
+    monkeypatch.setattr(download, "MIRRORS", (bad.url, lacking.url))
     start = perf_counter()
     with pytest.raises(DownloadError) as raised:
         find_dataset("mnist")
@@ -523,7 +525,7 @@ def test_a_download_that_is_cut_for_its_time_leaves_no_connection(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing of it goes on while a benchmark runs."""
-    monkeypatch.setattr(sources, "FILE_SECONDS", 0.3)
+    monkeypatch.setattr(download, "FILE_SECONDS", 0.3)
     ended = Event()
 
     def reply(_: bytes) -> Iterator[bytes]:
@@ -535,7 +537,7 @@ def test_a_download_that_is_cut_for_its_time_leaves_no_connection(
     mirror = serve(PACKED, reply=reply)
     before = set(enumerate_threads())
     with pytest.raises(DownloadError):
-        sources.download([mirror.url], PARTS, retries=0)
+        download.download([mirror.url], PARTS, retries=0)
     assert ended.wait(5)
     assert {thread for thread in set(enumerate_threads()) - before if "process_request" not in thread.name} == set()
 
@@ -543,7 +545,7 @@ def test_a_download_that_is_cut_for_its_time_leaves_no_connection(
 def test_the_mirror_that_gave_the_last_file_is_asked_first_for_the_next(serve: Serve) -> None:
     """A mirror that is slow costs its time once, not for each file."""
     bad, good = serve({}), serve(PACKED)
-    raw, used = sources.download([bad.url, good.url], PARTS, retries=0)
+    raw, used = download.download([bad.url, good.url], PARTS, retries=0)
     assert same(RAW, raw)
     assert used == good.url
     assert (bad.asked, good.asked) == (1, 4)
@@ -553,7 +555,7 @@ def test_the_mirror_that_gave_the_last_file_is_asked_first_for_the_next(serve: S
 def test_a_file_stays_the_gzip_that_it_is_whatever_the_header_says(serve: Serve, encoded: str) -> None:
     """Servers call a file that is itself gzip an encoding of another; the published one is, and is asked for."""
     mirror = serve(PACKED, reply=lambda content: [head(f"Content-Encoding: {encoded}"), content])
-    assert same(RAW, sources.download([mirror.url], PARTS, retries=0)[0])
+    assert same(RAW, download.download([mirror.url], PARTS, retries=0)[0])
     assert mirror.encodings == {"identity"}
 
 
@@ -562,7 +564,7 @@ def test_a_redirect_within_the_web_is_followed(serve: Serve) -> None:
     good = serve(PACKED)
     names = iter(PACKED)
     moved = serve(PACKED, reply=lambda _: redirect(good.url + next(names))(b""))
-    raw, used = sources.download([moved.url], PARTS, retries=0)
+    raw, used = download.download([moved.url], PARTS, retries=0)
     assert same(RAW, raw)
     assert used == moved.url
 
@@ -593,9 +595,9 @@ def test_an_encrypted_mirror_is_read_and_must_be_trusted(
     """A certificate that nobody vouches for is refused, in few words."""
     mirror = serve(PACKED, certificate=certificate)
     with pytest.raises(DownloadError, match="no connection that can be trusted"):
-        sources.download([mirror.url], PARTS, retries=0)
+        download.download([mirror.url], PARTS, retries=0)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    assert same(RAW, sources.download([mirror.url], PARTS, retries=0)[0])
+    assert same(RAW, download.download([mirror.url], PARTS, retries=0)[0])
 
 
 @pytest.mark.usefixtures("impatient")
@@ -607,11 +609,11 @@ def test_an_encrypted_mirror_cannot_lead_to_one_that_is_not(
     plain, encrypted = serve(PACKED), serve(PACKED, certificate=certificate)
     down, names = serve(PACKED, certificate=certificate, reply=redirect(plain.url)), iter(PACKED)
     with pytest.raises(DownloadError, match="redirects from https: to http:"):
-        sources.download([down.url], PARTS, retries=0)
+        download.download([down.url], PARTS, retries=0)
     assert plain.asked == 0
     assert list((machine / "tmp").iterdir()) == []
     up = serve(PACKED, reply=lambda _: redirect(encrypted.url + next(names))(b""))
-    assert same(RAW, sources.download([up.url], PARTS, retries=0)[0])
+    assert same(RAW, download.download([up.url], PARTS, retries=0)[0])
 
 
 @pytest.mark.usefixtures("impatient")
@@ -624,7 +626,7 @@ def test_an_encrypted_mirror_that_is_slow_is_cut_too(
     mirror = serve(PACKED, certificate=certificate, reply=FAULTS[fault][0])
     start = perf_counter()
     with pytest.raises(DownloadError, match=r"not done after 1\.5 seconds"):
-        sources.download([mirror.url], PARTS, retries=0)
+        download.download([mirror.url], PARTS, retries=0)
     assert perf_counter() - start < 10
 
 
@@ -632,7 +634,7 @@ def test_a_mirror_is_asked_again_before_the_next(serve: Serve, monkeypatch: pyte
     """One lost answer does not lose the mirror."""
     monkeypatch.setattr("pooch.core.time.sleep", lambda _: None)
     mirror = serve(PACKED, refusals=1)
-    raw, _ = sources.download([mirror.url], PARTS, retries=1)
+    raw, _ = download.download([mirror.url], PARTS, retries=1)
     assert same(RAW, raw)
     assert mirror.asked == 5
 
@@ -751,7 +753,7 @@ def test_mnist_is_looked_for_in_the_documented_order(
     write_folder(machine / "work" / "data" / "MNIST" / "raw")
     write_folder(machine / "home" / "data" / "MNIST" / "raw")
     mirror = serve(PACKED)
-    monkeypatch.setattr(sources, "MIRRORS", (mirror.url,))
+    monkeypatch.setattr(download, "MIRRORS", (mirror.url,))
 
     def source() -> str:
         dataset = find_dataset()
@@ -915,13 +917,13 @@ def test_a_cache_that_cannot_be_finished_leaves_nothing(machine: Path, monkeypat
 def test_a_cache_appears_only_when_it_is_whole(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until the last byte is written there is no folder of its name."""
     seen: list[bool] = []
-    sync = data._sync
+    sync = data_cache._sync
 
     def watch(path: Path) -> None:
         seen.append((machine / "cache" / f"fashion-{digest(RAW)[:12]}").exists())
         sync(path)
 
-    monkeypatch.setattr(data, "_sync", watch)
+    monkeypatch.setattr(data_cache, "_sync", watch)
     find_dataset(str(write_folder(machine / "fashion")))
     # Four arrays, the manifest and the new folder before the rename; the folder above after it.
     assert seen == [False] * 6 + [True]
@@ -933,7 +935,7 @@ def test_a_cache_that_another_process_makes_meanwhile_stays_if_it_is_good(
 ) -> None:
     """Who comes second keeps the first one's, unless that is damaged."""
     folder = write_folder(machine / "fashion")
-    write, others = data._write, machine / "others"
+    write, others = data_cache._write, machine / "others"
     write(Identity("fashion", digest(RAW), 255), RAW, others)
     inode = (others / ARRAYS[0]).stat().st_ino
     if damaged:
@@ -943,7 +945,7 @@ def test_a_cache_that_another_process_makes_meanwhile_stays_if_it_is_good(
         write(identity, raw, new)
         others.rename(identity.folder())
 
-    monkeypatch.setattr(data, "_write", write_while_another_does)
+    monkeypatch.setattr(data_cache, "_write", write_while_another_does)
     dataset = find_dataset(str(folder))
     assert ((dataset.folder / ARRAYS[0]).stat().st_ino == inode) is not damaged
     assert np.array_equal(RAW.train_images.reshape(-1, 784) / np.float32(255), dataset.train.images)
@@ -1042,7 +1044,7 @@ def test_all_published_hashes_are_right(machine: Path, serve: Serve) -> None:
     if not os.environ.get("CI") and not all((Path(NAMED_MNIST) / f"{file}.gz").is_file() for file in FILES):
         pytest.skip("needs the published .gz files in the folder that LOCKSTEP_MNIST names")
     mirror = serve({f"{file}.gz": (Path(NAMED_MNIST) / f"{file}.gz").read_bytes() for file in FILES})
-    raw, _ = sources.download([mirror.url])
+    raw, _ = download.download([mirror.url])
     assert digest(raw) == data.MNIST.sha256
     assert same(raw, read_mnist(write_folder(machine / "folder", raw)))
     arrays = {part.key: array for part, array in zip(sources.MNIST, raw, strict=True)}

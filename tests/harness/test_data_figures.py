@@ -9,7 +9,8 @@ import pytest
 from matplotlib import rcParams
 
 from lockstep_bench.harness import data_figures
-from lockstep_bench.harness.data import Dataset, find_dataset
+from lockstep_bench.harness.data import find_dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.data_figures import describe, draw
 from lockstep_bench.harness.problem import Split
 

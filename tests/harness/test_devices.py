@@ -13,12 +13,13 @@ import lockstep_bench.backends
 from lockstep_bench.backends import load, registered, why_not
 from lockstep_bench.backends.base import Split
 from lockstep_bench.harness.conductor import conduct
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.equivalence import CUDA_TOLERANCE, TOLERANCES, tolerance
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import choose_backends, make_plan
 from lockstep_bench.harness.problem import Problem, epoch_order, initial_weights
-from lockstep_bench.harness.records import StartEvent, read_block
+from lockstep_bench.harness.raw_files import read_block
+from lockstep_bench.harness.records import StartEvent
 from lockstep_bench.harness.tables import load as load_tables
 from lockstep_bench.harness.verification import Verifier
 

@@ -8,10 +8,11 @@ import psutil
 import pytest
 
 from lockstep_bench.harness.conductor import conduct
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.guard import guard
 from lockstep_bench.harness.plan import make_plan
-from lockstep_bench.harness.records import EndEvent, EvaluationEvent, Recorded, read_block
+from lockstep_bench.harness.raw_files import Recorded, read_block
+from lockstep_bench.harness.records import EndEvent, EvaluationEvent
 from lockstep_bench.harness.worker_process import LOG_BYTES
 
 PHASES = ("build", "first-turn", "later-turn", "evaluation", "exit")

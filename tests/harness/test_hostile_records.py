@@ -22,10 +22,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from lockstep_bench.harness import cli, records
-from lockstep_bench.harness.data import DIGITS, Dataset
+from lockstep_bench.harness import cli, raw_files
+from lockstep_bench.harness.cli.terminal import console
+from lockstep_bench.harness.data import DIGITS
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.learnt import read_learnt
+from lockstep_bench.harness.raw_files import read_arrays, read_block, read_plan
 from lockstep_bench.harness.records import (
     BuildEvent,
     EndEvent,
@@ -38,9 +41,6 @@ from lockstep_bench.harness.records import (
     StartEvent,
     Status,
     TurnEvent,
-    read_arrays,
-    read_block,
-    read_plan,
 )
 from lockstep_bench.harness.report import write_report
 from lockstep_bench.harness.side_by_side import write_side_by_side
@@ -111,7 +111,7 @@ def quick_report(monkeypatch: pytest.MonkeyPatch) -> list[Results]:
 def report_code(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
     """The exit code of `lockstep report`, run in this process."""
     monkeypatch.setattr(sys, "argv", ["lockstep", "report", *map(str, arguments)])
-    monkeypatch.setattr(cli.console, "width", 200)
+    monkeypatch.setattr(console, "width", 200)
     with pytest.raises(SystemExit) as caught:
         cli.main()
     return int(caught.value.code or 0)
@@ -242,7 +242,7 @@ def test_a_plan_that_is_too_large_is_refused(
     make_results(tmp_path)
     with (tmp_path / "plan.json").open("ab") as file:
         file.truncate(256 << 20)
-    monkeypatch.setattr(records, "PLAN_BYTES", 1 << 20)
+    monkeypatch.setattr(raw_files, "RECORD_BYTES", 1 << 20)
     sentence = r"plan\.json has more than the 1,048,576 bytes that are read"
     with no_more_than(4 << 20), pytest.raises(LockstepError, match=sentence) as caught:
         read_plan(tmp_path)
@@ -259,7 +259,7 @@ def test_a_line_that_is_too_long_is_refused(
     machine = json.loads(first) | {"details": {"python": "3" * 10_000}}
     path.write_bytes(json.dumps(machine).encode() + b"\n" + b"".join(rest))
     assert not load(tmp_path).cut
-    monkeypatch.setattr(records, "LINE_BYTES", 9_999)
+    monkeypatch.setattr(raw_files, "LINE_BYTES", 9_999)
     results = load(tmp_path)
     assert results.cut == ("blocks/seed-1.jsonl, line 1, has more than 9,999 bytes; restore the file",)
     assert list(results.runs["status"]) == ["ok"] * 3 + ["error"] * 3
@@ -274,7 +274,7 @@ def test_a_block_that_is_too_large_is_refused(
         assert read_block(tmp_path, plan.blocks[1]).complete
     with (tmp_path / "blocks" / "seed-1.jsonl").open("ab") as file:
         file.truncate(256 << 20)
-    monkeypatch.setattr(records, "BLOCK_BYTES", 1 << 20)
+    monkeypatch.setattr(raw_files, "BLOCK_BYTES", 1 << 20)
     sentence = r"seed-1\.jsonl has more than the 1,048,576 bytes that are read"
     with no_more_than(4 << 20), pytest.raises(LockstepError, match=sentence) as caught:
         read_block(tmp_path, plan.blocks[1])
@@ -291,7 +291,7 @@ def test_arrays_that_unpack_to_too_much_are_left_out(
     path = tmp_path / "blocks" / "seed-0.npz"
     np.savez_compressed(path, allow_pickle=False, probabilities=np.zeros(128 << 20, np.uint8))
     assert path.stat().st_size < 1 << 20
-    monkeypatch.setattr(records, "ARRAYS_BYTES", 32 << 20)
+    monkeypatch.setattr(raw_files, "ARRAYS_BYTES", 32 << 20)
     sentence = r"seed-0\.npz cannot be read: it unpacks to 134,217,\d+ bytes"
     with no_more_than(4 << 20), pytest.raises(LockstepError, match=sentence) as caught:
         read_arrays(tmp_path, block)
@@ -690,7 +690,7 @@ def test_events_that_make_no_sense_are_a_table_or_an_error(
     """Each of them valid, all of them together anything: tables and summary are written, or one sentence says why."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        records.write_plan(folder, senseless.model_copy(update={"profile": profile}))
+        raw_files.write_plan(folder, senseless.model_copy(update={"profile": profile}))
         (folder / "blocks").mkdir()
         ends = [EndEvent(backend=backend, status="ok") for backend in ("numpy", "keras")]
         for block, written in zip(senseless.blocks, (first, second), strict=True):

@@ -19,10 +19,11 @@ import pytest
 from lockstep_bench.backends import registered
 from lockstep_bench.harness import run as lockstep_run
 from lockstep_bench.harness.conductor import conduct
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.plan import make_plan
-from lockstep_bench.harness.records import EndEvent, Plan, block_path, plan_path, read_block, read_plan
+from lockstep_bench.harness.raw_files import block_path, plan_path, read_block, read_plan
+from lockstep_bench.harness.records import EndEvent, Plan
 from lockstep_bench.harness.tables import load
 
 KILLS = int(os.environ.get("LOCKSTEP_TEST_KILLS", "4"))

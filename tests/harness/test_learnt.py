@@ -9,10 +9,10 @@ import pytest
 from numpy.typing import NDArray
 
 from lockstep_bench.harness.charts import write_charts
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.learnt import read_learnt
-from lockstep_bench.harness.records import block_path, write_arrays
+from lockstep_bench.harness.raw_files import block_path, write_arrays
 from lockstep_bench.harness.report import write_report
 from lockstep_bench.harness.tables import Results
 

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from lockstep_bench.harness.data import Dataset, at_hand
+from lockstep_bench.harness.data import at_hand
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.learnt import read_learnt
 from lockstep_bench.harness.page import island, write_page
 from lockstep_bench.harness.page.plots import CHARTS

@@ -10,11 +10,11 @@ import pytest
 from lockstep_bench.backends import registered, why_not
 from lockstep_bench.backends.numpy import NumPy
 from lockstep_bench.harness import environment
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import PresetName, choose_backends, make_plan
 from lockstep_bench.harness.problem import Problem, Split
-from lockstep_bench.harness.records import read_plan, write_plan
+from lockstep_bench.harness.raw_files import read_plan, write_plan
 
 ADAPTER = """
 from lockstep_bench.backends.numpy import NumPy

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from lockstep_bench.harness.progress import SHOWN_BLOCKS, Progress
-from lockstep_bench.harness.records import Block, EndEvent, EvaluationEvent, Event, MachineEvent, TurnEvent, read_block
+from lockstep_bench.harness.raw_files import read_block
+from lockstep_bench.harness.records import Block, EndEvent, EvaluationEvent, Event, MachineEvent, TurnEvent
 from lockstep_bench.harness.tables import Results
 
 MakeResults = Callable[..., Results]

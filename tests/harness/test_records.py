@@ -18,10 +18,20 @@ from pydantic import ValidationError
 from lockstep_bench.backends import NAME
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.problem import Problem
-from lockstep_bench.harness.records import (
+from lockstep_bench.harness.raw_files import (
     BLOCK_END,
-    Block,
     BlockFile,
+    Recorded,
+    block_path,
+    key,
+    locked,
+    read_block,
+    read_plan,
+    write_arrays,
+    write_plan,
+)
+from lockstep_bench.harness.records import (
+    Block,
     BuildEvent,
     EndEvent,
     EvaluationEvent,
@@ -32,17 +42,9 @@ from lockstep_bench.harness.records import (
     Plan,
     PlannedBackend,
     PlannedDataset,
-    Recorded,
     StartEvent,
     Status,
     TurnEvent,
-    block_path,
-    key,
-    locked,
-    read_block,
-    read_plan,
-    write_arrays,
-    write_plan,
 )
 
 BLOCK = Block(id="seed-0-threads-1-cpu", seed=0, threads=1)

@@ -16,22 +16,16 @@ import pytest
 from scipy.stats import beta
 
 from lockstep_bench.backends.jax import JaxScan
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.equivalence import allowed_disagreements
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.metrics import score
 from lockstep_bench.harness.problem import Problem, epoch_order, initial_weights
-from lockstep_bench.harness.records import (
-    EndEvent,
-    SeedsEvent,
-    block_path,
-    plan_path,
-    read_arrays,
-    read_block,
-    read_plan_of,
-)
-from lockstep_bench.harness.seeds import SeedsPlan, plan_seeds, train_seeds
-from lockstep_bench.harness.seeds_summary import answer, write_seeds_report
+from lockstep_bench.harness.raw_files import block_path, plan_path, read_arrays, read_block, read_plan_of
+from lockstep_bench.harness.records import EndEvent, SeedsEvent, SeedsPlan
+from lockstep_bench.harness.report import write_seeds_report
+from lockstep_bench.harness.seeds import plan_seeds, train_seeds
+from lockstep_bench.harness.seeds_summary import answer
 from lockstep_bench.harness.seeds_tables import SeedsResults, load_seeds, spread
 
 COUNT, EPOCHS, IMAGES = 3, 2, 157

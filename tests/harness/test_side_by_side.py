@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.records import MachineEvent, read_plan
+from lockstep_bench.harness.raw_files import read_plan
+from lockstep_bench.harness.records import MachineEvent
 from lockstep_bench.harness.side_by_side import write_side_by_side
 from lockstep_bench.harness.tables import COLUMNS, load
 

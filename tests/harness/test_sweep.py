@@ -15,14 +15,14 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.floor import floor_seconds
 from lockstep_bench.harness.plan import make_plan
 from lockstep_bench.harness.problem import Problem, epoch_order, fixed_order
+from lockstep_bench.harness.raw_files import BlockFile, write_plan, write_record
 from lockstep_bench.harness.records import (
     Block,
-    BlockFile,
     EndEvent,
     EvaluationEvent,
     Event,
@@ -33,27 +33,12 @@ from lockstep_bench.harness.records import (
     PlannedBackend,
     PlannedDataset,
     TurnEvent,
-    write_plan,
-    write_record,
 )
 from lockstep_bench.harness.report import write_sweep_report
 from lockstep_bench.harness.scaling import crossings, exponent, overhead, plausible_logs
 from lockstep_bench.harness.schedule import epoch_rounds
-from lockstep_bench.harness.sweep import (
-    BACKENDS,
-    BATCH_SIZES,
-    FILE,
-    HIDDEN,
-    NOMINAL,
-    Point,
-    Sweep,
-    call_point,
-    folder_of,
-    make_sweep,
-    plan_of,
-    points,
-    read_sweep,
-)
+from lockstep_bench.harness.sweep import BACKENDS, BATCH_SIZES, HIDDEN, make_sweep, plan_of
+from lockstep_bench.harness.sweep_grid import FILE, NOMINAL, Point, Sweep, call_point, folder_of, points, read_sweep
 from lockstep_bench.harness.sweep_summary import page
 from lockstep_bench.harness.sweep_tables import SweepResults, load_sweep
 from lockstep_bench.harness.tables import load

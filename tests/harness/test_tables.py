@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from lockstep_bench.harness import tables
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.problem import Defaults, Problem
+from lockstep_bench.harness.raw_files import BlockFile, block_path, write_plan
 from lockstep_bench.harness.records import (
     Block,
-    BlockFile,
     BuildEvent,
     EndEvent,
     EvaluationEvent,
@@ -29,8 +29,6 @@ from lockstep_bench.harness.records import (
     StartEvent,
     Status,
     TurnEvent,
-    block_path,
-    write_plan,
 )
 from lockstep_bench.harness.summary import answer, write_into, write_latex, write_summary
 from lockstep_bench.harness.tables import DECIMALS, Results, load, write_tables

@@ -8,7 +8,7 @@ import pytest
 
 from lockstep_bench import harness
 from lockstep_bench.backends import registered
-from lockstep_bench.harness.data import Dataset
+from lockstep_bench.harness.data_cache import Dataset
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.plan import choose_backends
 from lockstep_bench.harness.verification import Part, Verification, Verifier

@@ -1,0 +1,167 @@
+"""`lockstep report` and `lockstep open`; and what a run, a sweep and many seeds show of their report at their end."""
+
+import shlex
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from textwrap import fill
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from lockstep_bench.harness.cli.terminal import PLAIN, console, say
+from lockstep_bench.harness.errors import LockstepError, UsageError
+
+if TYPE_CHECKING:
+    from lockstep_bench.harness.seeds_tables import SeedsResults
+    from lockstep_bench.harness.sweep_tables import SweepResults
+    from lockstep_bench.harness.tables import Results
+
+WIDE: Final = 100
+NOT_IF_NARROW: Final = ("times the floor", "training (s)", "initial weights", "added to")
+"""A terminal of fewer characters shows tables without these columns."""
+
+
+class Format(StrEnum):
+    """What charts are drawn as beside PNG and SVG."""
+
+    PDF = "pdf"
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Results folders.")],
+    into: Annotated[
+        Path | None, typer.Option(help="A document that gets the answer and the table, between its marker lines.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="A folder that gets all of them side by side.")] = None,
+    also: Annotated[
+        Format | None, typer.Option("--format", help="Draw the charts as this too, for papers, beside PNG and SVG.")
+    ] = None,
+) -> None:
+    """Make the tables, the charts and the page of results folders, or of sweeps, again from their raw files.
+
+    Example: `lockstep report results/standard --into README.md`
+
+    Several, and side by side: `lockstep report results/laptop results/server --out results/both`
+    """
+    from lockstep_bench.harness.seeds_summary import answer as answer_of_seeds
+    from lockstep_bench.harness.seeds_tables import is_seeds
+    from lockstep_bench.harness.side_by_side import write_side_by_side
+    from lockstep_bench.harness.summary import put_into, write_into
+    from lockstep_bench.harness.sweep_grid import FILE
+
+    sweeps = [folder for folder in folders if (folder / FILE).is_file()]
+    if sweeps and (into is not None or out is not None):
+        raise UsageError(f"{sweeps[0]} is a sweep, whose tables fit no other's: leave out --into and --out")
+    if into is not None and len(folders) > 1:
+        raise UsageError("--into takes the results of one folder: give one")
+    each: dict[Path, Results] = {}
+    swept: dict[Path, SweepResults] = {}
+    bad: list[str] = []
+    for folder in folders:
+        try:
+            if is_seeds(folder):
+                of_seeds = report_seeds(folder)
+                bad += [f"{folder} has damaged files, which were left out"] if of_seeds.is_damaged else []
+                if into is not None:
+                    put_into(into, answer_of_seeds(of_seeds))
+            elif folder in sweeps:
+                swept[folder] = report_sweep(folder, [also] if also else [])
+            else:
+                each[folder] = report_run(folder, [also] if also else [])
+        except LockstepError as error:
+            bad.append(str(error))
+    if into is not None and (results := each.get(folders[0])):
+        write_into(into, results)
+    if out is not None and each:
+        write_side_by_side(out, each)
+        console.print(f"Side by side, they are in {out}", highlight=False)
+    bad += [
+        f"{folder} has damaged files, which were left out"
+        for folder, found in (each | swept).items()
+        if found.is_damaged
+    ]
+    if bad:
+        raise LockstepError("; ".join(bad))
+
+
+def report_run(folder: Path, formats: Sequence[str] = ()) -> "Results":
+    """Write a folder's report, and show what it says."""
+    from lockstep_bench.harness import summary
+    from lockstep_bench.harness.charts import FORMATS
+    from lockstep_bench.harness.report import write_report
+    from lockstep_bench.harness.tables import parts, title
+
+    results = write_report(folder, [*FORMATS, *formats])
+    console.print(" on ".join(title(results)), style="bold", **PLAIN)
+    for backend, status, rest in summary.failures(results):
+        console.print(f"{backend}: {status} {rest}", **PLAIN)
+    for part in parts(results):
+        cells = list(summary.narrow_cells(part.results))
+        table = Table(title=part.name or None, box=None, padding=(0, 1, 0, 0))
+        columns = list(zip(*cells, strict=True))
+        if console.width < WIDE:  # else rich leaves out the last columns, which are the errors
+            columns = [column for column in columns if column[0] not in NOT_IF_NARROW]
+        for header, *texts in columns:
+            justify: Any = "left" if header in summary.TEXT_COLUMNS else "right"
+            table.add_column(fill(header, max(map(len, (*texts, *header.split())))), justify=justify, no_wrap=True)
+        for row in zip(*(texts for _, *texts in columns), strict=True):
+            table.add_row(*map(escape, row))
+        for sentence in summary.sentences(part.results):
+            console.print(sentence.replace("**", ""), **PLAIN)
+        console.print(table)
+        for line in summary.remarks(part):
+            console.print(f"- {line}", **PLAIN)
+    opens = shlex.join(["lockstep", "open", str(folder)])
+    console.print(f"Tables and charts are in {folder}, the page is {folder / 'report.html'}: {opens}", **PLAIN)
+    for sentence in results.cut:
+        say(sentence)
+    return results
+
+
+def report_sweep(folder: Path, formats: Sequence[str] = ()) -> "SweepResults":
+    """Write a sweep's report, and show what it says."""
+    from lockstep_bench.harness import sweep_summary
+    from lockstep_bench.harness.charts import FORMATS
+    from lockstep_bench.harness.report import write_sweep_report
+
+    results = write_sweep_report(folder, [*FORMATS, *formats])
+    console.print(sweep_summary.title(results), style="bold", **PLAIN)
+    for sentence in (*sweep_summary.failures(results), *sweep_summary.sentences(results)):
+        console.print(f"- {sentence}", **PLAIN)
+    console.print(f"Tables and charts are in {folder}, the page is {folder / 'sweep.md'}", **PLAIN)
+    for sentence in results.cut:
+        say(sentence)
+    return results
+
+
+def report_seeds(folder: Path) -> "SeedsResults":
+    """Write the report of a folder of many seeds, and show what it says."""
+    from lockstep_bench.harness.report import write_seeds_report
+    from lockstep_bench.harness.seeds_summary import sentences
+
+    results = write_seeds_report(folder)
+    for sentence in sentences(results):
+        console.print(f"- {sentence}", **PLAIN)
+    console.print(f"The table, the answer and the charts are in {folder}", **PLAIN)
+    for sentence in results.cut:
+        say(sentence)
+    return results
+
+
+def open_page(folder: Annotated[Path, typer.Argument(help="A results folder.")]) -> None:
+    """Show the page of a results folder in the browser; it is made first where there is none.
+
+    Example: `lockstep open results/standard`
+    """
+    import webbrowser
+
+    from lockstep_bench.harness.report import write_report
+
+    page = folder / "report.html"
+    if not page.is_file():
+        write_report(folder)
+    if not webbrowser.open(page.resolve().as_uri()):
+        raise LockstepError(f"no browser was found: open {page} in one")
