@@ -11,6 +11,7 @@ What a framework could do at best, and how. A step reads and writes the large ke
 """
 
 import math
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -156,6 +157,7 @@ def _aligned(array: FloatArray) -> FloatArray:
     return copy
 
 
+@cache  # a second build need not compile the same once more
 def _compiled(batch_size: int, batch: int, rows: int, columns: int, classes: int, sparse: bool, dtype: Any) -> Any:
     """The training loop for these sizes; as constants, so that LLVM unrolls and vectorises the loops over them."""
     from numba import njit, prange
