@@ -1,6 +1,7 @@
 """README, results/README.md and docs say what the code and the committed results say."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from lockstep_bench.harness.sweep_tables import COLUMNS as SWEEP_COLUMNS
 from lockstep_bench.harness.tables import COLUMNS, Results, load
 
 ROOT = Path(__file__).parent.parent
+STRETCHES = 8
 
 
 def test_every_column_is_explained() -> None:
@@ -76,6 +78,42 @@ def test_native_defaults_are_quoted_as_measured() -> None:
         assert f"| {backend} | {', '.join(errors.map('{:.2f}'.format))} | {aligned:.2f} | {ratios} |" in text
         for results in (native, identical):
             assert results.plan.command in text
+
+
+def test_drift_is_quoted_as_measured() -> None:
+    """docs/method.md: medians of eight stretches of results/standard, of the reference and of its ratio to its twin."""
+    turns = load(ROOT / "results" / "standard").turns
+    times = turns.pivot_table(index="round", columns="backend", values="microseconds_per_step")
+    size = len(times) // STRETCHES
+    rows = []
+    for first in range(0, STRETCHES * size, size):
+        own = times.iloc[first : first + size]
+        ratio = (own["numpy-aa"] / own["numpy"]).median()
+        rows.append(f"| {first + 1} to {first + size} | {own['numpy'].median():,.0f} | {ratio:.3f} |")
+    text = (ROOT / "docs" / "method.md").read_text()
+    assert "\n".join(rows) + "\n<!-- end -->" in text
+
+
+def test_every_document_is_on_the_readme_s_list() -> None:
+    """And every link between documents leads to a file that there is."""
+    readme = (ROOT / "README.md").read_text()
+    pages = [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "results" / "README.md",
+        *(ROOT / "docs").glob("*.md"),
+    ]
+    assert [page.name for page in pages if page.parent.name == "docs" and f"(docs/{page.name})" not in readme] == []
+    for page in pages:
+        targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+        assert [target for target in targets if not (page.parent / target).exists()] == [], page.name
+
+
+def test_version_is_the_same_everywhere() -> None:
+    """In pyproject.toml, in the citation, and at the top of the changelog."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)[0] == version
 
 
 def _ratio(results: Results, backend: str) -> str:
