@@ -1,4 +1,4 @@
-"""Everything that is derived from raw files, of a run, of a sweep or of many seeds: the same files give the same bytes."""
+"""What is derived from the raw files of a run, of a sweep, of many seeds: from the same files the same bytes."""
 
 from collections.abc import Sequence
 from pathlib import Path

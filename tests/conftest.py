@@ -64,8 +64,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What workers compiled, for tests that do not mind when: compiling everything anew would take most of the time."""
-    return tmp_path_factory.mktemp("compiled")
+    """What workers compiled, for tests that do not mind when: compiling everything anew would take most of the time.
+
+    Several test processes share it.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "compiled"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture(autouse=True)

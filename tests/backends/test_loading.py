@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
@@ -15,6 +16,7 @@ from lockstep_bench.backends.base import Backend
 from lockstep_bench.backends.numpy import NumPy
 from lockstep_bench.harness.cli.terminal import say_refused
 from lockstep_bench.harness.plan import choose_backends
+from support.command import lockstep
 
 FRAMEWORKS = ["keras", "sklearn", "tensorflow", "torch"]
 ONE = """
@@ -296,28 +298,20 @@ def test_command_line_names_what_it_leaves_out(installed: Path, tmp_path: Path) 
     distribution(installed, "lockstep-bad", "raise RuntimeError('[out] of luck')", "bad = lockstep_bad:Mine")
     distribution(installed, "lockstep-offered", ONE, "mine = lockstep_offered:Mine")
 
-    def lockstep(*arguments: str) -> subprocess.CompletedProcess[str]:
-        path = os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH")]))
-        return subprocess.run(
-            [sys.executable, "-c", "from lockstep_bench.harness.cli import main; main()", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": path, "COLUMNS": "200"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    path = os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH")]))
+    command = partial(lockstep, cwd=tmp_path, PYTHONPATH=path)
 
     reason = "lockstep_bad:Mine of lockstep-bad could not be imported: RuntimeError: [out] of luck"
-    listed = lockstep("backends")
+    listed = command("backends")
     assert listed.returncode == 0
     assert f"refused: {reason}" in listed.stdout
     assert "mine" in listed.stdout
 
     small = ["--dataset", "digits", "--epochs", "1", "--train-images", "60", "--out", "out"]
-    named = lockstep("run", "bad", *small)
+    named = command("run", "bad", *small)
     assert (named.returncode, named.stderr) == (2, f"lockstep: {reason}\n")
 
-    ran = lockstep("run", "mine", *small)
+    ran = command("run", "mine", *small)
     assert ran.returncode == 0, ran.stderr
     assert "mine" in (tmp_path / "out" / "runs.csv").read_text()
 

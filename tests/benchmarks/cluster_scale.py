@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -37,6 +38,7 @@ SECONDS = 60.0
 """Of every line of the table, at most: the first events of a block are as many a second as all of them."""
 
 
+@cache  # once for all nodes of a process, which would do little else
 def recorded_events() -> list[tuple[float, str]]:
     """The events of the recorded block, each with the seconds after the block's begin at which it was sent."""
     plan = read_plan(RECORDED)
@@ -62,8 +64,10 @@ def fake_block(plan: Any, block: str, adapters: Any, topic: str, key: str, allow
         place = {"attempt": attempt, "number": number, "address": worker.address, "host": worker.address}
         worker.log_event(topic, {"block": block, "event": text, "sent": time.time(), **place})
         events.append(text)
+    if faster:
+        return Outcome(attempt, events, {}, {})
     with np.load(next((RECORDED / "blocks").glob("*.npz"))) as arrays:
-        return Outcome(attempt, events, dict(arrays) if not faster else {}, {})
+        return Outcome(attempt, events, dict(arrays), {})
 
 
 def be_nodes(address: str, count: int) -> None:

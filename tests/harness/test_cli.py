@@ -14,31 +14,11 @@ import psutil
 import pytest
 
 from lockstep_bench.backends import registered
+from support.command import LOCKSTEP, files, lockstep
 
 BROKEN = Path(__file__).parent.parent / "broken"
 COMMITTED = Path(__file__).parents[2] / "results" / "native-identical"
-LOCKSTEP = [sys.executable, "-c", "from lockstep_bench.harness.cli import main; main()"]
 SMALL_RUN = ["run", "--dataset", "digits", "--epochs", "2", "--train-images", "300", "--slice-steps", "10"]
-
-
-def lockstep(*arguments: str | Path, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the command in a folder of its own, without what the environment says about MNIST."""
-    environment = {name: value for name, value in os.environ.items() if name != "LOCKSTEP_MNIST"}
-    process = subprocess.run(
-        [*LOCKSTEP, *map(str, arguments)],
-        cwd=cwd,
-        env={**environment, "COLUMNS": "200", **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Traceback" not in process.stdout + process.stderr
-    return process
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder by its relative path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

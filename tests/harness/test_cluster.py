@@ -24,8 +24,8 @@ from lockstep_bench.harness.raw_files import block_path, read_block, read_plan
 from lockstep_bench.harness.records import EndEvent, MachineEvent
 from lockstep_bench.harness.summary import answer
 from lockstep_bench.harness.tables import load
+from support.command import LOCKSTEP, lockstep
 
-LOCKSTEP = [sys.executable, "-c", "from lockstep_bench.harness.cli import main; main()"]
 DASK = [sys.executable, "-m", "dask"]
 RUN = ["run", "numpy", "scikit-learn-tuned", "--dataset", "digits", "--threads", "1", "--slice-steps", "10"]
 RESUME = ["run", "--resume", "--no-report", "--out", "out"]
@@ -110,13 +110,6 @@ def started(folder: Path, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
         process.communicate()
 
 
-def lockstep(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """The command, to its end."""
-    done = subprocess.run([*LOCKSTEP, *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stdout + done.stderr
-    return done
-
-
 def turns_in(out: Path) -> int:
     """How many turns the raw files of a run have."""
     return sum(path.read_text().count('"event":"turn"') for path in out.glob("blocks/*.jsonl"))
@@ -142,7 +135,7 @@ def errors_of(out: Path) -> pd.DataFrame:
 def test_nodes_that_share_a_machine_give_the_same_errors_and_no_ranks(tmp_path: Path) -> None:
     """`--cluster local:2`: the errors and predictions are those without a cluster, the times are marked."""
     for out, options in (("alone", []), ("both", ["--cluster", "local:2"])):
-        done = lockstep(tmp_path, *SHORT, "--out", out, *options)
+        done = lockstep(*SHORT, "--out", out, *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     alone, both = tmp_path / "alone", tmp_path / "both"
     pd.testing.assert_frame_equal(errors_of(alone), errors_of(both))
@@ -191,7 +184,7 @@ def test_a_block_that_ends_every_node_is_given_up(cluster: Cluster, tmp_path: Pa
     )
     cluster.add()
     short = [*SHORT[:1], "numpy", "mine.py", *SHORT[3:-1], "0,1"]
-    done = lockstep(tmp_path, *short, "--out", "out", "--cluster", cluster.address)
+    done = lockstep(*short, "--out", "out", "--cluster", cluster.address, cwd=tmp_path)
     assert done.returncode == 1
     assert "seed-1-threads-1-cpu is given up: KilledWorker" in done.stderr
     assert load(tmp_path / "out").runs["status"].tolist() == ["ok", "ok", "interrupted", "interrupted"]
@@ -219,7 +212,7 @@ def test_a_run_survives_the_loss_of_its_scheduler(cluster: Cluster, tmp_path: Pa
     ends = [event for event in read_block(out, read_plan(out).blocks[0]).events if isinstance(event, EndEvent)]
     assert [event.status for event in ends] == ["interrupted"]
     wait_until(lambda: not training_in(cluster.folder))
-    assert lockstep(tmp_path, *RESUME).returncode == 0
+    assert lockstep(*RESUME, cwd=tmp_path).returncode == 0
     assert load(out).runs["status"].tolist() == ["ok", "ok"]
 
 
@@ -232,7 +225,7 @@ def test_a_run_whose_client_was_killed_is_resumed(cluster: Cluster, tmp_path: Pa
         run.kill()
         run.communicate()
     wait_until(lambda: not training_in(cluster.folder))
-    done = lockstep(tmp_path, *RESUME, "--cluster", cluster.address)
+    done = lockstep(*RESUME, "--cluster", cluster.address, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     recorded = read_block(out, read_plan(out).blocks[0])
     assert (recorded.complete, recorded.before) == (True, 1)
@@ -272,7 +265,7 @@ def test_data_goes_once_to_every_node_that_lacks_it(
     for number in (0, 1):
         cluster.add(LOCKSTEP_CACHE=str(tmp_path / f"cache-{number}"))
     short = [*SHORT[:4], str(own_images), *SHORT[5:]]
-    first = lockstep(tmp_path, *short, "--out", "first", "--cluster", cluster.address)
+    first = lockstep(*short, "--out", "first", "--cluster", cluster.address, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "sending own-images to 2 nodes without it" in first.stderr
     plan = read_plan(tmp_path / "first")
@@ -282,7 +275,7 @@ def test_data_goes_once_to_every_node_that_lacks_it(
         assert sent is not None
         assert digest(raw(sent)) == plan.dataset.sha256
     monkeypatch.undo()
-    second = lockstep(tmp_path, *short, "--out", "second", "--cluster", cluster.address)
+    second = lockstep(*short, "--out", "second", "--cluster", cluster.address, cwd=tmp_path)
     assert second.returncode == 0, second.stderr
     assert "sending" not in second.stderr
 
@@ -315,11 +308,11 @@ def test_mixed_versions_are_refused_unless_allowed(cluster: Cluster, tmp_path: P
     (tmp_path / "other" / "numpy-0.1.dist-info" / "METADATA").write_text(metadata)
     cluster.add(PYTHONPATH=str(tmp_path / "other"))
     arguments = [*SHORT[:-1], "0", "--out", "out", "--cluster", cluster.address]
-    refused = lockstep(tmp_path, *arguments)
+    refused = lockstep(*arguments, cwd=tmp_path)
     assert refused.returncode == 2
     assert re.search(r"node tcp://\S+ has numpy 0\.1 instead of \d+\.\d+\.\d+", refused.stderr)
     assert not (tmp_path / "out").exists()
-    allowed = lockstep(tmp_path, *arguments, "--allow-mixed")
+    allowed = lockstep(*arguments, "--allow-mixed", cwd=tmp_path)
     assert allowed.returncode == 0, allowed.stderr
     assert "numpy 0.1" in load(tmp_path / "out").runs["versions"][0]
 
@@ -334,7 +327,7 @@ def test_mixed_versions_are_refused_unless_allowed(cluster: Cluster, tmp_path: P
 )
 def test_a_cluster_that_is_none_is_an_error(tmp_path: Path, cluster_option: str, message: str) -> None:
     """One sentence, exit code 2, and nothing is written."""
-    done = lockstep(tmp_path, *SHORT, "--out", "out", "--cluster", cluster_option)
+    done = lockstep(*SHORT, "--out", "out", "--cluster", cluster_option, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "out").exists()

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import subprocess
 import sys
 import tracemalloc
 import zipfile
@@ -30,44 +29,20 @@ from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.learnt import read_learnt
 from lockstep_bench.harness.raw_files import read_arrays, read_block, read_plan
 from lockstep_bench.harness.records import (
-    BuildEvent,
     EndEvent,
-    EvaluationEvent,
     Event,
-    ExtraEvent,
-    FloorEvent,
     MachineEvent,
     Plan,
-    StartEvent,
     Status,
-    TurnEvent,
 )
 from lockstep_bench.harness.report import write_report
 from lockstep_bench.harness.side_by_side import write_side_by_side
 from lockstep_bench.harness.summary import write_summary
 from lockstep_bench.harness.tables import COLUMNS, FORMULA, Results, load, write_tables
+from support.command import files, lockstep
+from support.events import events_of, json_values, text
 
 MakeResults = Callable[..., Results]
-LOCKSTEP: Final = [sys.executable, "-c", "from lockstep_bench.harness.cli import main; main()"]
-
-
-def lockstep(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command in a folder; it never ends with a traceback."""
-    process = subprocess.run(
-        [*LOCKSTEP, *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Traceback" not in process.stdout + process.stderr
-    return process
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder by its relative path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def change_plan(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -585,86 +560,13 @@ def test_a_folder_without_results_does_not_stop_the_others(tmp_path: Path, make_
     assert not (tmp_path / "missing").exists()
 
 
-text = st.text(max_size=8)
-numbers = st.floats(-1e15, 1e15) | st.sampled_from([0.0, -0.0, 1e15, -1e15, 5e-324])
-seconds = st.floats(0, 1e9) | st.sampled_from([0.0, 5e-324, 1e9])
-positive = st.floats(0, 1e15, exclude_min=True) | st.sampled_from([5e-324, 1.0, 1e15])
-percents = st.floats(0, 100) | st.sampled_from([0.0, 100.0])
-large = st.integers(0, 2**53) | st.sampled_from([0, 2**53])
 few = st.integers(0, 8)
 """Of epochs and rounds there are few, so that events meet."""
 backends = st.sampled_from(["numpy", "keras", "pytorch", "stranger"])
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | text,
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(text, inner, max_size=2),
-    max_leaves=3,
-)
-odd = st.fixed_dictionaries(
-    {},
-    optional=dict.fromkeys(("internal_api", "version", "architecture"), json_values) | {"user_api": st.just("blas")},
-)
-versions = st.dictionaries(text, text, max_size=2)
+*others, turn, evaluation = events_of(backends, few)
 events: st.SearchStrategy[Event] = st.one_of(
-    st.builds(
-        StartEvent,
-        backend=backends,
-        **dict.fromkeys(("start_seconds", "import_seconds"), seconds),
-        versions=versions,
-        source_sha256=st.none() | text,
-        memory_bytes=large,
-    ),
-    st.builds(
-        BuildEvent,
-        backend=backends,
-        build_seconds=seconds,
-        weights_sha256=text,
-        memory_bytes=large,
-        pools=st.lists(odd, max_size=2),
-        variables=versions,
-        epsilon=numbers,
-        l2=numbers,
-    ),
-    st.builds(
-        FloorEvent, round=few, at_seconds=seconds, **dict.fromkeys(("flops_per_second", "bytes_per_second"), positive)
-    ),
-    st.builds(
-        ExtraEvent,
-        backend=backends,
-        latency_seconds=st.lists(seconds, max_size=3) | st.just([0.0] * 300),
-        call_seconds=st.none() | numbers,
-    ),
-    *2
-    * (
-        st.builds(
-            lambda start, more, **rest: TurnEvent(start=start, stop=start + more, **rest),
-            start=st.integers(0, 2**52),
-            more=st.integers(1, 2**52),
-            backend=backends,
-            **dict.fromkeys(("epoch", "round"), few),
-            involuntary_switches=large,
-            steps=st.integers(1, 2**31),
-            **dict.fromkeys(("at_seconds", "cpu_seconds", "load_average", "suspended_seconds"), seconds),
-            train_seconds=positive,
-            train_loss=numbers,
-            steal_percent=st.none() | numbers,
-            waiting_seconds=st.dictionaries(backends | text, numbers, max_size=3),
-        ),
-        st.builds(
-            EvaluationEvent,
-            backend=backends,
-            epoch=few,
-            **dict.fromkeys(("threads_used", "peak_bytes"), large),
-            weights_seconds=st.tuples(seconds, seconds),
-            affinity=st.lists(large, max_size=3),
-            predict_seconds=positive,
-            evaluate_seconds=seconds,
-            **dict.fromkeys(("train_error_percent", "test_error_percent"), percents),
-            test_loss=numbers,
-            order_sha256=text,
-            disagreements=st.none() | large,
-            weights_difference=st.none() | numbers,
-        ),
-    ),
+    *others,
+    *2 * (turn, evaluation),
     st.builds(EndEvent, backend=backends, status=st.just("ok") | st.sampled_from(get_args(Status)), reason=text),
 )
 machines = st.builds(

@@ -25,11 +25,11 @@ from lockstep_bench.harness.plan import make_plan
 from lockstep_bench.harness.raw_files import block_path, plan_path, read_block, read_plan
 from lockstep_bench.harness.records import EndEvent, Plan
 from lockstep_bench.harness.tables import load
+from support.command import LOCKSTEP
 
 KILLS = int(os.environ.get("LOCKSTEP_TEST_KILLS", "4"))
 """200 in `tox -e endurance`."""
 SECONDS_TO_END = 5.0
-LOCKSTEP = [sys.executable, "-c", "from lockstep_bench.harness.cli import main; main()"]
 PLAN: dict[str, Any] = {"epochs": 2, "train_images": 150, "slice_steps": 4, "threads": 1, "seeds": (0, 1)}
 SHORT = """
 import sys

@@ -1,7 +1,5 @@
 """`lockstep new-backend`: what it writes works as it is, and nothing is ever overwritten."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,13 +8,7 @@ import pytest
 from lockstep_bench.backends import load, registered
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.new_backend import next_steps, write_backend
-
-LOCKSTEP = [sys.executable, "-c", "from lockstep_bench.harness.cli import main; main()"]
-
-
-def lockstep(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command in a folder."""
-    return subprocess.run([*LOCKSTEP, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+from support.command import lockstep
 
 
 def test_new_backend_is_verified_and_runs_as_written(tmp_path: Path) -> None:

@@ -34,7 +34,6 @@ from lockstep_bench.harness.records import (
     Block,
     BuildEvent,
     EndEvent,
-    EvaluationEvent,
     Event,
     ExtraEvent,
     FloorEvent,
@@ -44,8 +43,8 @@ from lockstep_bench.harness.records import (
     PlannedDataset,
     StartEvent,
     Status,
-    TurnEvent,
 )
+from support.events import counts, events_of, json_values, text
 
 BLOCK = Block(id="seed-0-threads-1-cpu", seed=0, threads=1)
 PLAN = Plan(
@@ -86,77 +85,12 @@ EVENTS: list[Event] = [
     EndEvent(backend=None, status="ok"),
 ]
 
-text = st.text(max_size=20)
 names = st.from_regex(NAME, fullmatch=True)
-numbers = st.floats(-1e15, 1e15)
-seconds = st.floats(0, 1e9)
-positive = st.floats(0, 1e9, exclude_min=True)
-percents = st.floats(0, 100)
-counts = st.integers(0, 2**53)
-versions = st.dictionaries(text, text, max_size=3)
-json_values = st.recursive(
-    st.none() | st.booleans() | counts | seconds | text,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
-    max_leaves=5,
-)
 events: st.SearchStrategy[Event] = st.one_of(
     st.builds(MachineEvent, machine=text, started=text, details=st.dictionaries(text, json_values, max_size=3)),
-    st.builds(
-        StartEvent,
-        backend=names,
-        **dict.fromkeys(("start_seconds", "import_seconds"), seconds),
-        versions=versions,
-        memory_bytes=counts,
-    ),
-    st.builds(
-        BuildEvent,
-        backend=names,
-        build_seconds=seconds,
-        weights_sha256=text,
-        memory_bytes=counts,
-        pools=st.lists(st.dictionaries(text, json_values, max_size=3), max_size=2),
-        variables=versions,
-    ),
-    st.builds(
-        FloorEvent,
-        round=counts,
-        at_seconds=seconds,
-        **dict.fromkeys(("flops_per_second", "bytes_per_second"), positive),
-    ),
-    st.builds(
-        ExtraEvent, backend=names, latency_seconds=st.lists(seconds, max_size=3), call_seconds=st.none() | numbers
-    ),
-    st.builds(
-        lambda start, more, **fields: TurnEvent(start=start, stop=start + more, **fields),
-        start=st.integers(0, 2**52),
-        more=st.integers(1, 2**52),
-        backend=names,
-        **dict.fromkeys(("epoch", "round", "involuntary_switches"), counts),
-        steps=st.integers(1, 2**31),
-        **dict.fromkeys(("at_seconds", "cpu_seconds", "load_average", "suspended_seconds"), seconds),
-        train_seconds=positive,
-        train_loss=numbers,
-        steal_percent=st.none() | numbers,
-        waiting_seconds=st.dictionaries(text, numbers, max_size=3),
-    ),
-    st.builds(
-        EvaluationEvent,
-        backend=names,
-        **dict.fromkeys(("epoch", "threads_used", "peak_bytes"), counts),
-        weights_seconds=st.tuples(seconds, seconds),
-        affinity=st.lists(counts, max_size=3),
-        predict_seconds=positive,
-        evaluate_seconds=seconds,
-        **dict.fromkeys(("train_error_percent", "test_error_percent"), percents),
-        test_loss=numbers,
-        order_sha256=text,
-        disagreements=st.none() | counts,
-        weights_difference=st.none() | numbers,
-    ),
+    *events_of(names, counts),
     st.builds(EndEvent, backend=st.none() | names, status=st.sampled_from(get_args(Status)), reason=st.none() | text),
 )
-
-
 attempts = st.lists(events, max_size=4, unique_by=key).map(
     lambda found: [event for event in found if not isinstance(event, MachineEvent) and key(event) != BLOCK_END]
 )

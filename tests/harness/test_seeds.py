@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +26,9 @@ from lockstep_bench.harness.report import write_seeds_report
 from lockstep_bench.harness.seeds import plan_seeds, train_seeds
 from lockstep_bench.harness.seeds_summary import answer
 from lockstep_bench.harness.seeds_tables import SeedsResults, load_seeds, spread
+from support.command import LOCKSTEP, lockstep
 
 COUNT, EPOCHS, IMAGES = 3, 2, 157
-LOCKSTEP = [sys.executable, "-c", "from lockstep_bench.harness.cli import main; main()"]
 OPTIONS = ["--dataset", "digits", "--count", "3", "--together", "2", "--check", "2", "--epochs", "2", "--threads", "1"]
 WRONG = """
 from lockstep_bench.backends.jax_vmap import JaxVmap
@@ -49,13 +48,6 @@ def plan_of(digits: Dataset, **options: int) -> SeedsPlan:
     small = {"epochs": EPOCHS, "train_images": IMAGES, "threads": 1}
     asked: dict[str, Any] = {**small, "count": COUNT, "together": 2, "check": 2, **options}
     return plan_seeds(digits, **asked)
-
-
-def lockstep(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    """The command; it never ends with a traceback."""
-    process = subprocess.run([*LOCKSTEP, *map(str, arguments)], capture_output=True, text=True, check=False)
-    assert "Traceback" not in process.stdout + process.stderr
-    return process
 
 
 @pytest.fixture(scope="module")

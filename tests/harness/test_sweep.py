@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,8 +41,8 @@ from lockstep_bench.harness.sweep_grid import FILE, NOMINAL, Point, Sweep, call_
 from lockstep_bench.harness.sweep_summary import page
 from lockstep_bench.harness.sweep_tables import SweepResults, load_sweep
 from lockstep_bench.harness.tables import load
+from support.command import LOCKSTEP
 
-LOCKSTEP = [sys.executable, "-c", "from lockstep_bench.harness.cli import main; main()"]
 MACHINE = "A Machine, 2 CPUs"
 ROUNDS = 8
 Seconds = Callable[[str, Point, int], float]
