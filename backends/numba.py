@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from lockstep_bench.backends.base import Backend, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
+from lockstep_bench.backends.base import Backend, Dtype, FloatArray, IntArray, NDArray, Problem, Split, Style, Weights
 
 ROWS, IMAGES = 4, 3
 """The tile of the large products: so many kernel rows by so many images at a time, written out in the loops below.
@@ -74,8 +74,7 @@ class Numba(Backend):
         self.z, self.delta, self.gradient = (
             _aligned(np.zeros((parts, size * columns), problem.dtype)) for size in (batch, batch, ROWS)
         )
-        type_ = np.dtype(problem.dtype).type
-        self.run = _compiled(problem.batch_size, batch, rows, columns, classes, self.sparse, type_)
+        self.run = _compiled(problem.batch_size, batch, rows, columns, classes, self.sparse, problem.dtype)
         none = np.empty(0, np.int64)
         none.flags.writeable = False  # as an order is: Numba compiles for types
         self._run(none)
@@ -158,10 +157,13 @@ def _aligned(array: FloatArray) -> FloatArray:
 
 
 @cache  # a second build need not compile the same once more
-def _compiled(batch_size: int, batch: int, rows: int, columns: int, classes: int, sparse: bool, dtype: Any) -> Any:
+def _compiled(
+    batch_size: int, batch: int, rows: int, columns: int, classes: int, sparse: bool, precision: Dtype
+) -> Any:
     """The training loop for these sizes; as constants, so that LLVM unrolls and vectorises the loops over them."""
     from numba import njit, prange
 
+    dtype: Any = np.dtype(precision).type
     zero, one = dtype(0), dtype(1)
     # Sums may be reordered, so that they can be vectorised; no other liberty is taken.
     compiled = njit(fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")

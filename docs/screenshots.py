@@ -10,7 +10,7 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-from lockstep_bench.harness.report import write_report
+from lockstep_bench.harness.report.write import write_report
 
 VIEWS: Any = {
     "report-desktop": {"viewport": {"width": 1280, "height": 1000}, "color_scheme": "light"},

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # a worker imports this package too, and must not pay for wha
     import pandas as pd
 
     from lockstep_bench.backends.base import Dtype
-    from lockstep_bench.harness.tables import Results
+    from lockstep_bench.harness.tables.results import Results
 
 __all__ = ["compare", "load", "run", "verify"]
 
@@ -44,12 +44,12 @@ def run(
     Raises:
         LockstepError: the data cannot be had, or what was asked for cannot be done.
     """
-    from lockstep_bench.harness import resuming
-    from lockstep_bench.harness.cluster import conduct_on_cluster
-    from lockstep_bench.harness.conductor import conduct
-    from lockstep_bench.harness.data import find_dataset
-    from lockstep_bench.harness.plan import make_plan
-    from lockstep_bench.harness.report import write_report
+    from lockstep_bench.harness.data.find import find_dataset
+    from lockstep_bench.harness.report.write import write_report
+    from lockstep_bench.harness.running import resuming
+    from lockstep_bench.harness.running.cluster import conduct_on_cluster
+    from lockstep_bench.harness.running.conductor import conduct
+    from lockstep_bench.harness.running.plan import make_plan
 
     found = find_dataset(dataset, Path(data) if data else None, print)
     plan = make_plan(found, backends, **options)
@@ -65,9 +65,9 @@ def run(
 
 def load(folder: Path | str) -> "Results":
     """The plan and the tables of a results folder, derived from its raw files; nothing is written."""
-    from lockstep_bench.harness import tables
+    from lockstep_bench.harness.tables import results
 
-    return tables.load(folder)
+    return results.load(folder)
 
 
 def compare(old: Path | str, new: Path | str) -> "pd.DataFrame":
@@ -80,7 +80,7 @@ def compare(old: Path | str, new: Path | str) -> "pd.DataFrame":
     Raises:
         LockstepError: one of them is neither, or is damaged.
     """
-    from lockstep_bench.harness import changes
+    from lockstep_bench.harness.report import changes
 
     return changes.compare(old, new)
 
@@ -105,8 +105,8 @@ def verify(
     """
     import pandas as pd
 
-    from lockstep_bench.harness.data import find_dataset
-    from lockstep_bench.harness.verification import Row, Verifier
+    from lockstep_bench.harness.data.find import find_dataset
+    from lockstep_bench.harness.running.verification import Row, Verifier
 
     verifier = Verifier(find_dataset(dataset, Path(data) if data else None, print), dtype, device=device)
     rows = [row for verification in verifier.verify_all(backends) for row in verification.rows()]

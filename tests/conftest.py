@@ -8,8 +8,8 @@ from shutil import which
 
 import pytest
 
-from lockstep_bench.harness.data import find_dataset
-from lockstep_bench.harness.data_cache import Dataset
+from lockstep_bench.harness.data.cache import Dataset
+from lockstep_bench.harness.data.find import find_dataset
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

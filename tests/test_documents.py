@@ -7,12 +7,12 @@ from pathlib import Path
 import pandas as pd
 
 from lockstep_bench.backends import registered
-from lockstep_bench.harness.contract import CHECKS
-from lockstep_bench.harness.seeds_summary import answer as seeds_answer
-from lockstep_bench.harness.seeds_tables import load_seeds
-from lockstep_bench.harness.summary import answer, put_into, write_into
-from lockstep_bench.harness.sweep_tables import COLUMNS as SWEEP_COLUMNS
-from lockstep_bench.harness.tables import COLUMNS, Results, load
+from lockstep_bench.harness.checks.contract import CHECKS
+from lockstep_bench.harness.report.seeds_summary import answer as seeds_answer
+from lockstep_bench.harness.report.summary import answer, put_into, write_into
+from lockstep_bench.harness.tables.results import COLUMNS, Results, load
+from lockstep_bench.harness.tables.seeds_tables import load_seeds
+from lockstep_bench.harness.tables.sweep_tables import COLUMNS as SWEEP_COLUMNS
 
 ROOT = Path(__file__).parent.parent
 STRETCHES = 8

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lockstep_bench.harness import compare
-from lockstep_bench.harness.environment import available_cpus, machine_name
+from lockstep_bench.harness.machine.environment import available_cpus, machine_name
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(900)
@@ -179,4 +179,4 @@ def test_plain_pytest_does_not_time_anything() -> None:
         check=True,
     )
     assert "tests/benchmarks" not in done.stdout
-    assert "tests/harness/test_records.py" in done.stdout
+    assert "tests/harness/records/test_records.py" in done.stdout

@@ -9,8 +9,8 @@ from shutil import copytree, ignore_patterns
 import numpy as np
 import pytest
 
-from lockstep_bench.harness.report import write_report, write_seeds_report, write_sweep_report
-from lockstep_bench.harness.sweep_grid import FILE
+from lockstep_bench.harness.records.sweep_grid import FILE
+from lockstep_bench.harness.report.write import write_report, write_seeds_report, write_sweep_report
 
 pytestmark = pytest.mark.mnist  # the charts of mistakes show its images
 RESULTS = Path(__file__).parents[1] / "results"
@@ -67,6 +67,6 @@ def test_another_cpu_makes_the_same_report(tmp_path: Path) -> None:
     found = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
     assert found or os.uname().machine != "x86_64"
     variables = {**os.environ, "NPY_DISABLE_CPU_FEATURES": " ".join(found)}
-    code = "import sys; from pathlib import Path; from lockstep_bench.harness.report import write_report; "
+    code = "import sys; from pathlib import Path; from lockstep_bench.harness.report.write import write_report; "
     subprocess.run([sys.executable, "-c", f"{code}write_report(Path(sys.argv[1]))", copy], check=True, env=variables)
     assert_same(derived(copy), derived(RESULTS / "native"))

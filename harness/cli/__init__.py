@@ -45,6 +45,8 @@ def main() -> None:
             os._exit(1)  # nobody is left to tell, and Python would try to at its end
         where = error.filename or "the output"
         fail(f"{where}: {error.strerror}; give another path, or make room or permission there", 1)
+    except MemoryError:
+        fail("this machine has too little memory for that: take fewer images or backends, or end other programs", 1)
     except KeyboardInterrupt:
         fail("interrupted", 1)
 

@@ -23,7 +23,7 @@ def compare(
 
     Example: `lockstep compare results/before results/after --fail-on-slower 5`
     """
-    from lockstep_bench.harness import changes
+    from lockstep_bench.harness.report import changes
 
     found = changes.compare(old, new)
     header, *rows = changes.cells(found)

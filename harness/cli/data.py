@@ -18,8 +18,8 @@ def data(
 
     Example: `lockstep data --figures figures`
     """
-    from lockstep_bench.harness.data import find_dataset
-    from lockstep_bench.harness.data_figures import describe, draw
+    from lockstep_bench.harness.data.figures import describe, draw
+    from lockstep_bench.harness.data.find import find_dataset
 
     found = find_dataset(dataset, data, say)
     table = Table(show_header=False, box=None)

@@ -15,9 +15,9 @@ from lockstep_bench.harness.cli.terminal import PLAIN, console, say
 from lockstep_bench.harness.errors import LockstepError, UsageError
 
 if TYPE_CHECKING:
-    from lockstep_bench.harness.seeds_tables import SeedsResults
-    from lockstep_bench.harness.sweep_tables import SweepResults
-    from lockstep_bench.harness.tables import Results
+    from lockstep_bench.harness.tables.results import Results
+    from lockstep_bench.harness.tables.seeds_tables import SeedsResults
+    from lockstep_bench.harness.tables.sweep_tables import SweepResults
 
 WIDE: Final = 100
 NOT_IF_NARROW: Final = ("times the floor", "training (s)", "initial weights", "added to")
@@ -46,11 +46,11 @@ def report(
 
     Several, and side by side: `lockstep report results/laptop results/server --out results/both`
     """
-    from lockstep_bench.harness.seeds_summary import answer as answer_of_seeds
-    from lockstep_bench.harness.seeds_tables import is_seeds
-    from lockstep_bench.harness.side_by_side import write_side_by_side
-    from lockstep_bench.harness.summary import put_into, write_into
-    from lockstep_bench.harness.sweep_grid import FILE
+    from lockstep_bench.harness.records.sweep_grid import FILE
+    from lockstep_bench.harness.report.seeds_summary import answer as answer_of_seeds
+    from lockstep_bench.harness.report.side_by_side import write_side_by_side
+    from lockstep_bench.harness.report.summary import put_into, write_into
+    from lockstep_bench.harness.tables.seeds_tables import is_seeds
 
     sweeps = [folder for folder in folders if (folder / FILE).is_file()]
     if sweeps and (into is not None or out is not None):
@@ -89,10 +89,10 @@ def report(
 
 def report_run(folder: Path, formats: Sequence[str] = ()) -> "Results":
     """Write a folder's report, and show what it says."""
-    from lockstep_bench.harness import summary
-    from lockstep_bench.harness.charts import FORMATS
-    from lockstep_bench.harness.report import write_report
-    from lockstep_bench.harness.tables import parts, title
+    from lockstep_bench.harness.report import summary
+    from lockstep_bench.harness.report.charts import FORMATS
+    from lockstep_bench.harness.report.write import write_report
+    from lockstep_bench.harness.tables.results import parts, title
 
     results = write_report(folder, [*FORMATS, *formats])
     console.print(" on ".join(title(results)), style="bold", **PLAIN)
@@ -123,9 +123,9 @@ def report_run(folder: Path, formats: Sequence[str] = ()) -> "Results":
 
 def report_sweep(folder: Path, formats: Sequence[str] = ()) -> "SweepResults":
     """Write a sweep's report, and show what it says."""
-    from lockstep_bench.harness import sweep_summary
-    from lockstep_bench.harness.charts import FORMATS
-    from lockstep_bench.harness.report import write_sweep_report
+    from lockstep_bench.harness.report import sweep_summary
+    from lockstep_bench.harness.report.charts import FORMATS
+    from lockstep_bench.harness.report.write import write_sweep_report
 
     results = write_sweep_report(folder, [*FORMATS, *formats])
     console.print(sweep_summary.title(results), style="bold", **PLAIN)
@@ -139,8 +139,8 @@ def report_sweep(folder: Path, formats: Sequence[str] = ()) -> "SweepResults":
 
 def report_seeds(folder: Path) -> "SeedsResults":
     """Write the report of a folder of many seeds, and show what it says."""
-    from lockstep_bench.harness.report import write_seeds_report
-    from lockstep_bench.harness.seeds_summary import sentences
+    from lockstep_bench.harness.report.seeds_summary import sentences
+    from lockstep_bench.harness.report.write import write_seeds_report
 
     results = write_seeds_report(folder)
     for sentence in sentences(results):
@@ -158,7 +158,7 @@ def open_page(folder: Annotated[Path, typer.Argument(help="A results folder.")])
     """
     import webbrowser
 
-    from lockstep_bench.harness.report import write_report
+    from lockstep_bench.harness.report.write import write_report
 
     page = folder / "report.html"
     if not page.is_file():

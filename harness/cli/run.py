@@ -85,14 +85,14 @@ def run(
 
     If that is interrupted: `lockstep run --resume --out results/mine`
     """
-    from lockstep_bench.harness import resuming
-    from lockstep_bench.harness.cluster import conduct_on_cluster
-    from lockstep_bench.harness.conductor import conduct
-    from lockstep_bench.harness.data import RESERVED, find_dataset
-    from lockstep_bench.harness.plan import make_plan
-    from lockstep_bench.harness.progress import Progress
-    from lockstep_bench.harness.raw_files import blocks_left
-    from lockstep_bench.harness.records import Plan
+    from lockstep_bench.harness.data.find import RESERVED, find_dataset
+    from lockstep_bench.harness.records.format import Plan
+    from lockstep_bench.harness.records.raw_files import blocks_left
+    from lockstep_bench.harness.running import resuming
+    from lockstep_bench.harness.running.cluster import conduct_on_cluster
+    from lockstep_bench.harness.running.conductor import conduct
+    from lockstep_bench.harness.running.plan import make_plan
+    from lockstep_bench.harness.running.progress import Progress
 
     if resume and out is None:
         raise UsageError("--resume needs --out, the results folder to go on with")
@@ -147,7 +147,7 @@ def _end(out: Path, report: bool, interrupted: bool) -> None:
     Raises:
         LockstepError: the run was interrupted, or a backend did not come through.
     """
-    from lockstep_bench.harness.tables import load
+    from lockstep_bench.harness.tables.results import load
 
     runs = (report_run(out) if report else load(out)).runs
     if not report:

@@ -26,10 +26,10 @@ def seeds(
 
     Example: `lockstep seeds --count 64 --out results/seeds`
     """
-    from lockstep_bench.harness import resuming
-    from lockstep_bench.harness.data import find_dataset
-    from lockstep_bench.harness.records import SeedsEvent
-    from lockstep_bench.harness.seeds import plan_seeds, train_seeds
+    from lockstep_bench.harness.data.find import find_dataset
+    from lockstep_bench.harness.records.format import SeedsEvent
+    from lockstep_bench.harness.running import resuming
+    from lockstep_bench.harness.running.seeds import plan_seeds, train_seeds
 
     found = find_dataset(dataset, data, say)
     plan = plan_seeds(

@@ -42,11 +42,11 @@ def sweep(
 
     If that is interrupted: `lockstep sweep --resume --out results/growth`
     """
-    from lockstep_bench.harness.data import RESERVED, find_dataset
-    from lockstep_bench.harness.progress import SweepProgress
-    from lockstep_bench.harness.resuming import see_that_it_fits
-    from lockstep_bench.harness.sweep import blocks_to_run, conduct_sweep, make_sweep, swept_again
-    from lockstep_bench.harness.sweep_grid import read_sweep
+    from lockstep_bench.harness.data.find import RESERVED, find_dataset
+    from lockstep_bench.harness.records.sweep_grid import read_sweep
+    from lockstep_bench.harness.running.progress import SweepProgress
+    from lockstep_bench.harness.running.resuming import see_that_it_fits
+    from lockstep_bench.harness.running.sweep import blocks_to_run, conduct_sweep, make_sweep, swept_again
 
     if resume and out is None:
         raise UsageError("--resume needs --out, the folder of the sweep to go on with")

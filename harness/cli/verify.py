@@ -37,8 +37,8 @@ def verify(
 
     Example: `lockstep verify keras ./mine.py`
     """
-    from lockstep_bench.harness.data import find_dataset
-    from lockstep_bench.harness.verification import Verifier
+    from lockstep_bench.harness.data.find import find_dataset
+    from lockstep_bench.harness.running.verification import Verifier
 
     say_refused(backends)
     verifier = Verifier(find_dataset(dataset, data, say), dtype.value, device=device)

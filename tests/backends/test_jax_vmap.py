@@ -13,8 +13,8 @@ import pytest
 from lockstep_bench.backends.base import Problem, Weights
 from lockstep_bench.backends.jax import JaxScan
 from lockstep_bench.backends.jax_vmap import DEVICES, JaxVmap
-from lockstep_bench.harness.data_cache import Dataset
-from lockstep_bench.harness.equivalence import TOLERANCES, disagreements, gate, relative
+from lockstep_bench.harness.checks.equivalence import TOLERANCES, disagreements, gate, relative
+from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.problem import FloatArray, epoch_order, initial_weights
 
 IMAGES, EPOCHS = 157, 2
@@ -25,7 +25,7 @@ IN_ANOTHER_PROCESS = """
 import sys
 import numpy as np
 from pathlib import Path
-from lockstep_bench.harness.data_cache import open_dataset
+from lockstep_bench.harness.data.cache import open_dataset
 from test_jax_vmap import side_by_side
 
 weights, probabilities, losses = side_by_side(open_dataset(Path(sys.argv[1])), (0, 1, 2, 5), threads=2)

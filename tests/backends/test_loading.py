@@ -15,7 +15,7 @@ from lockstep_bench.backends import BackendNotFoundError, load, load_file, refus
 from lockstep_bench.backends.base import Backend
 from lockstep_bench.backends.numpy import NumPy
 from lockstep_bench.harness.cli.terminal import say_refused
-from lockstep_bench.harness.plan import choose_backends
+from lockstep_bench.harness.running.plan import choose_backends
 from support.command import lockstep
 
 FRAMEWORKS = ["keras", "sklearn", "tensorflow", "torch"]

@@ -9,9 +9,9 @@ import pytest
 from lockstep_bench.backends import registered
 from lockstep_bench.backends.base import Defaults, Dtype, FloatArray, Problem, Split, Weights
 from lockstep_bench.backends.numpy import NumPy
-from lockstep_bench.harness.data_cache import Dataset
+from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.problem import epoch_order, initial_weights
-from lockstep_bench.harness.worker_process import WorkerProcess
+from lockstep_bench.harness.running.worker_process import WorkerProcess
 
 IMAGES, SLICES = 88, ((0, 30), (30, 88))
 """Five whole batches and a short one, in two slices."""

@@ -6,7 +6,7 @@ import torch
 
 from lockstep_bench.backends.base import Problem, Weights
 from lockstep_bench.backends.pytorch import PyTorch
-from lockstep_bench.harness.data_cache import Dataset
+from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.problem import epoch_order, initial_weights
 
 IMAGES = 100

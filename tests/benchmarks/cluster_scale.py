@@ -25,12 +25,12 @@ from uuid import uuid4
 import numpy as np
 import psutil
 
-from lockstep_bench.harness import node
-from lockstep_bench.harness.cluster import ClusterRun
-from lockstep_bench.harness.data import find_dataset
-from lockstep_bench.harness.node import RESOURCE, Outcome
-from lockstep_bench.harness.raw_files import read_block, read_plan, write_plan
-from lockstep_bench.harness.records import Block
+from lockstep_bench.harness.data.find import find_dataset
+from lockstep_bench.harness.records.format import Block
+from lockstep_bench.harness.records.raw_files import read_block, read_plan, write_plan
+from lockstep_bench.harness.running import node
+from lockstep_bench.harness.running.cluster import ClusterRun
+from lockstep_bench.harness.running.node import RESOURCE, Outcome
 
 RECORDED = Path(__file__).parent.parent.parent / "results" / "standard"
 NODES_PER_PROCESS = 250

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 
 from lockstep_bench.harness import compare, run
-from lockstep_bench.harness.changes import page
+from lockstep_bench.harness.report.changes import page
 
 OTHERS = ("numpy", "scikit-learn-tuned", "jax-scan")
 SAME = """

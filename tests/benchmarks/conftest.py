@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from lockstep_bench.backends import BackendNotFoundError, load, registered, why_not
-from lockstep_bench.harness import environment
-from lockstep_bench.harness.data import find_dataset
-from lockstep_bench.harness.data_cache import Dataset
+from lockstep_bench.harness.data.cache import Dataset
+from lockstep_bench.harness.data.find import find_dataset
+from lockstep_bench.harness.machine import environment
 
 ROUNDS = 10
 

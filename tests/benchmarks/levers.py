@@ -16,10 +16,10 @@ from pathlib import Path
 
 from pandas import Series
 
-from lockstep_bench.harness.conductor import conduct
-from lockstep_bench.harness.data import find_dataset
-from lockstep_bench.harness.plan import make_plan
-from lockstep_bench.harness.tables import load
+from lockstep_bench.harness.data.find import find_dataset
+from lockstep_bench.harness.running.conductor import conduct
+from lockstep_bench.harness.running.plan import make_plan
+from lockstep_bench.harness.tables.results import load
 
 LEVERS = Path(__file__).parent / "levers"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "tuning.md"

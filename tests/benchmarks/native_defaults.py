@@ -23,10 +23,10 @@ from lockstep_bench.backends.base import Backend, Defaults
 from lockstep_bench.backends.numpy import NumPy
 from lockstep_bench.backends.pytorch import PyTorch
 from lockstep_bench.backends.scikit_learn import ScikitLearn
-from lockstep_bench.harness.data import find_dataset
-from lockstep_bench.harness.data_cache import Dataset
-from lockstep_bench.harness.metrics import score
+from lockstep_bench.harness.data.cache import Dataset
+from lockstep_bench.harness.data.find import find_dataset
 from lockstep_bench.harness.problem import EpsilonPlacement, Problem, epoch_order, initial_weights
+from lockstep_bench.harness.worker.metrics import score
 
 IMAGES, SEEDS, THREADS = 15_000, range(5), 2
 PROBLEM = Problem(epochs=3)

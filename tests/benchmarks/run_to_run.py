@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from lockstep_bench.harness import run
-from lockstep_bench.harness.tables import Results
+from lockstep_bench.harness.tables.results import Results
 
 BACKENDS = ("scikit-learn", "pytorch", "jax-scan", "numba")
 REPLICATES, SLICE_STEPS = 5, 100

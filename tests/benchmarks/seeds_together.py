@@ -20,12 +20,12 @@ from typing import Final
 
 import numpy as np
 
-from lockstep_bench.harness.data import find_dataset
-from lockstep_bench.harness.environment import commit, machine_name
+from lockstep_bench.harness.data.find import find_dataset
+from lockstep_bench.harness.machine.environment import commit, machine_name
 from lockstep_bench.harness.problem import Problem
-from lockstep_bench.harness.seeds import REFERENCE, SEEDS_WORKER, SIDE_BY_SIDE
+from lockstep_bench.harness.running.seeds import REFERENCE, SEEDS_WORKER, SIDE_BY_SIDE
+from lockstep_bench.harness.running.worker_process import WORKER, WorkerProcess
 from lockstep_bench.harness.statistics import estimate
-from lockstep_bench.harness.worker_process import WORKER, WorkerProcess
 
 LEVERS: Final = Path(__file__).parent / "seeds"
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "tuning.md"

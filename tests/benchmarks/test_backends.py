@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 
 from lockstep_bench.backends import REFERENCE, load
-from lockstep_bench.harness import environment
-from lockstep_bench.harness.data_cache import Dataset
-from lockstep_bench.harness.equivalence import allowed_disagreements, disagreements
+from lockstep_bench.harness.checks.equivalence import allowed_disagreements, disagreements
+from lockstep_bench.harness.data.cache import Dataset
+from lockstep_bench.harness.machine import environment
 from lockstep_bench.harness.problem import Problem
-from lockstep_bench.harness.schedule import steps
-from lockstep_bench.harness.worker_process import WorkerProcess
+from lockstep_bench.harness.running.schedule import steps
+from lockstep_bench.harness.running.worker_process import WorkerProcess
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from lockstep_bench.harness.problem import Problem
-from lockstep_bench.harness.raw_files import BlockFile, write_plan
-from lockstep_bench.harness.records import (
+from lockstep_bench.harness.records.format import (
     Block,
     BuildEvent,
     EndEvent,
@@ -21,7 +20,8 @@ from lockstep_bench.harness.records import (
     Status,
     TurnEvent,
 )
-from lockstep_bench.harness.tables import Results, load
+from lockstep_bench.harness.records.raw_files import BlockFile, write_plan
+from lockstep_bench.harness.tables.results import Results, load
 
 MACHINE = "A Machine, 2 CPUs"
 

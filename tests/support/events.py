@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from lockstep_bench.harness.records import (
+from lockstep_bench.harness.records.format import (
     BuildEvent,
     EvaluationEvent,
     Event,

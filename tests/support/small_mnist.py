@@ -7,8 +7,8 @@ from struct import pack
 
 import numpy as np
 
-from lockstep_bench.harness import sources
-from lockstep_bench.harness.sources import Part, Raw
+from lockstep_bench.harness.data import sources
+from lockstep_bench.harness.data.sources import Part, Raw
 
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FILES = [part.file for part in sources.MNIST]
 

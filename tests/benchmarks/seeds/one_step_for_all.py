@@ -1,7 +1,7 @@
 """one step for all seeds of a core (`jax.vmap`)"""
 
 from lockstep_bench.backends.jax_vmap import JaxVmap
-from lockstep_bench.harness.records import MOST_TOGETHER
+from lockstep_bench.harness.records.format import MOST_TOGETHER
 
 
 class OneStepForAll(JaxVmap):

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lockstep_bench.harness import data, download, sources
-from lockstep_bench.harness.data_cache import Identity
+from lockstep_bench.harness.data import download, find, sources
+from lockstep_bench.harness.data.cache import Identity
 from lockstep_bench.harness.problem import digest
 from support.mirror import Mirror
 from support.small_mnist import PARTS, RAW
@@ -56,7 +56,7 @@ def small_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
     npz, folder, fetch = sources.read_npz, sources.read_mnist, download.download
     published = sources.is_published
     monkeypatch.setattr(sources, "is_published", lambda path: published(path, PARTS))
-    monkeypatch.setattr(data, "MNIST", Identity("mnist", digest(RAW), 255))
+    monkeypatch.setattr(find, "MNIST", Identity("mnist", digest(RAW), 255))
     monkeypatch.setattr(sources, "read_npz", lambda path, parts=PARTS: npz(path, parts))
     monkeypatch.setattr(sources, "read_mnist", lambda path, parts=PARTS: folder(path, parts))
     monkeypatch.setattr(download, "download", lambda mirrors, retries: fetch(mirrors, PARTS, retries))

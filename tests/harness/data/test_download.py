@@ -14,11 +14,11 @@ from time import perf_counter, sleep
 import numpy as np
 import pytest
 
-from lockstep_bench.harness import data, download, sources
-from lockstep_bench.harness.data import find_dataset
-from lockstep_bench.harness.download import DownloadError
+from lockstep_bench.harness.data import download, find, sources
+from lockstep_bench.harness.data.download import DownloadError
+from lockstep_bench.harness.data.find import find_dataset
+from lockstep_bench.harness.data.sources import read_mnist, read_npz
 from lockstep_bench.harness.problem import digest
-from lockstep_bench.harness.sources import read_mnist, read_npz
 from support.mirror import Mirror, Reply, head
 from support.small_mnist import (
     FILES,
@@ -286,7 +286,7 @@ def test_all_published_hashes_are_right(machine: Path, serve: Serve) -> None:
         pytest.skip("needs the published .gz files in the folder that LOCKSTEP_MNIST names")
     mirror = serve({f"{file}.gz": (Path(NAMED_MNIST) / f"{file}.gz").read_bytes() for file in FILES})
     raw, _ = download.download([mirror.url])
-    assert digest(raw) == data.MNIST.sha256
+    assert digest(raw) == find.MNIST.sha256
     assert same(raw, read_mnist(write_folder(machine / "folder", raw)))
     arrays = {part.key: array for part, array in zip(sources.MNIST, raw, strict=True)}
     np.savez(machine / "mnist.npz", allow_pickle=False, **arrays)

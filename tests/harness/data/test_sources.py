@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lockstep_bench.harness import sources
-from lockstep_bench.harness.data import find_dataset
+from lockstep_bench.harness.data import sources
+from lockstep_bench.harness.data.find import find_dataset
+from lockstep_bench.harness.data.sources import read_idx, read_idx_folder, read_mnist, read_npz
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.sources import read_idx, read_idx_folder, read_mnist, read_npz
 from support.small_mnist import (
     FILES,
     PACKED,

@@ -1,0 +1,1 @@
+"""Checks: is it the same network, and does a backend keep its promises?"""

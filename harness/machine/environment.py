@@ -1,0 +1,103 @@
+"""The conditions of a run: the machine, the versions, the commit, the threads to be had."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lockstep_bench.harness.machine import conditions
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+
+
+def available_cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def cpu_model() -> str:
+    """The CPU's brand, as it calls itself."""
+    import cpuinfo
+
+    return str(cpuinfo.get_cpu_info().get("brand_raw") or platform.machine())
+
+
+def machine_name(device: str = "cpu") -> str:
+    """What the tables call this machine: CPU, CPUs, memory; never its host name, which is nobody's business.
+
+    For a run on `cuda` the first GPU's name is in it too.
+    """
+    gibibytes = round(psutil.virtual_memory().total / 2**30)
+    gpu = f", {gpus()[0].partition(',')[0]}" if device == "cuda" and gpus() else ""
+    return f"{cpu_model()}, {available_cpus()} CPUs, {gibibytes} GiB{gpu}"
+
+
+def machine_details() -> dict[str, Any]:
+    """What a reader needs to judge, or repeat, a run on this machine."""
+    return {
+        "cpu": cpu_model(),
+        "architecture": platform.machine(),
+        "cpus": available_cpus(),
+        "affinity": conditions.affinity(),
+        "cores": psutil.cpu_count(logical=False),
+        "hardware_threads": psutil.cpu_count(logical=True),
+        "caches": caches(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "system": platform.system(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "libraries": conditions.thread_pools(),
+        "variables": conditions.speed_variables(),
+        "gpus": gpus(),
+        "load_average": list(os.getloadavg()),
+    }
+
+
+def caches() -> dict[str, str]:
+    """The sizes of one CPU's caches, as Linux knows them: `{"L1 Data": "32K", ...}`; nothing elsewhere."""
+    found = {}
+    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
+        found[f"L{level} {kind}"] = size
+    return found
+
+
+def gpus() -> list[str]:
+    """Name, memory and driver of every NVIDIA GPU, as its own tool lists them; none where the tool is missing."""
+    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
+
+
+def lockstep_version() -> str:
+    """The version of the installed distribution."""
+    return version("lockstep-bench")
+
+
+def commit() -> tuple[str | None, bool | None]:
+    """The git commit of the checkout that this code runs from and whether all of it was committed; nothing elsewhere.
+
+    Untracked files do not count, nor does anything in results/: it is no part of what runs.
+    """
+    if not (CHECKOUT / ".git").exists():  # installed as a package: whatever repository lies around it is another's
+        return None, None
+    try:
+        head = _git("rev-parse", "HEAD")
+        return head, not _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _git(*arguments: str) -> str:
+    # Inside a git hook GIT_DIR names the repository of the hook, which may be another.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", "-C", str(CHECKOUT), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=variables).stdout.strip()

@@ -1,0 +1,1 @@
+"""What is recorded, and the files that it is in."""

@@ -1,0 +1,1 @@
+"""What people see: summaries, charts, pages."""

@@ -1,0 +1,1 @@
+"""Running plans: blocks, workers and their turns, on one machine or many."""

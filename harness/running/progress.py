@@ -1,0 +1,224 @@
+"""The live table of a run.
+
+It is drawn between turns only: a display that refreshes itself would use the workers' CPU.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from statistics import median
+from time import monotonic
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from lockstep_bench.harness.checks.equivalence import allowed_disagreements
+from lockstep_bench.harness.records.format import (
+    Block,
+    EndEvent,
+    EvaluationEvent,
+    Event,
+    MachineEvent,
+    Plan,
+    StartEvent,
+    TurnEvent,
+)
+from lockstep_bench.harness.running.schedule import steps
+
+SHOWN_BLOCKS = 4
+"""Of the blocks that run at the same time, so many have their rows in the table: those that were heard of last."""
+
+
+@dataclass
+class Row:
+    """What the table shows of one backend."""
+
+    epoch: int = 0
+    train_loss: float | None = None
+    test_error_percent: float | None = None
+    microseconds: list[float] = field(default_factory=list)
+    status: str = "waiting"
+    failed_gate: bool = False
+
+
+class Progress(AbstractContextManager["Progress"]):
+    """Follows the events of a plan's blocks, those that are run; a table on a terminal, plain lines elsewhere."""
+
+    def __init__(self, plan: Plan, console: Console) -> None:
+        self.plan, self.console = plan, console
+        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+        running = sum(backend.skip is None for backend in plan.backends)
+        epoch_steps = steps(plan.epoch_images, plan.problem.batch_size)
+        self.all_steps = len(plan.blocks) * plan.problem.epochs * epoch_steps * running
+        self.done_steps: dict[str, int] = {}
+        self.running: dict[str, dict[str, Row]] = {}
+        self.titles: dict[str, str] = {}
+        self.finished: set[str] = set()
+        self.is_seen = True
+        self.training_since: float | None = None
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    def observe(self, block: Block, event: Event) -> None:
+        """Take in one event of a block and show what has changed, as long as there is somewhere to show it."""
+        if self.is_seen:
+            try:
+                self._observe(block, event)
+            except OSError:  # the terminal was closed, or who read the output has gone: the run goes on
+                self.is_seen = False
+
+    def _observe(self, block: Block, event: Event) -> None:
+        if isinstance(event, MachineEvent):
+            self.titles[block.id] = f"{describe(block, self.plan)} on {event.machine}"
+            self.done_steps[block.id] = 0  # of an attempt before, nothing counts
+            self.running = {name: rows for name, rows in self.running.items() if name not in self.finished}
+            rows = {backend.name: Row() for backend in self.plan.backends}
+        else:
+            rows = self.running.pop(block.id)
+        self.running[block.id] = rows  # at the end: that was heard of last
+        match event:
+            case MachineEvent():
+                self._say(self.titles[block.id])
+            case StartEvent():
+                rows[event.backend].status = "ready"
+                self._say(f"{event.backend}: started in {event.start_seconds:.1f} s", block)
+            case TurnEvent():
+                self._turn(block, event)
+            case EvaluationEvent():
+                self._evaluation(block, event)
+            case EndEvent(backend=str(name)):
+                rows[name].status = event.status
+                self._say(f"{name}: {event.status}" + (f", {event.reason}" if event.reason else ""), block)
+            case EndEvent():  # its rows stay until another block begins
+                self.finished.add(block.id)
+            case _:
+                return
+        if self.live:
+            self.live.update(self.table(), refresh=True)
+
+    def _turn(self, block: Block, event: TurnEvent) -> None:
+        row = self.running[block.id][event.backend]
+        row.epoch, row.train_loss = event.epoch, event.train_loss
+        row.status = "not-identical" if row.failed_gate else "training"
+        row.microseconds.append(1e6 * event.train_seconds / event.steps)
+        if self.training_since is None:
+            self.training_since = monotonic() - event.train_seconds
+        self.done_steps[block.id] += event.steps
+
+    def _evaluation(self, block: Block, event: EvaluationEvent) -> None:
+        row = self.running[block.id][event.backend]
+        row.test_error_percent = event.test_error_percent
+        if (event.disagreements or 0) > allowed_disagreements(self.plan.dataset.test_images):
+            row.failed_gate = True
+            self._say(
+                f"{event.backend}: not-identical, {event.disagreements:,} test images predicted differently", block
+            )
+        self._say(
+            f"epoch {event.epoch}/{self.plan.problem.epochs}  {event.backend}: loss {row.train_loss:.4f}, "
+            f"test error {event.test_error_percent:.2f} %, "
+            f"{median(row.microseconds):,.0f} microseconds per step, {self.time_left()} left",
+            block,
+        )
+
+    def _say(self, line: str, block: Block | None = None) -> None:
+        """A plain line, where there is no table; it names its block where others run at the same time."""
+        if not self.live:
+            which = f"{describe(block, self.plan)}: " if block and len(self.running) > 1 else ""
+            self.console.print(which + line, highlight=False, markup=False, soft_wrap=True)
+
+    def time_left(self) -> str:
+        """Hours, minutes and seconds, if the rest goes as the steps so far did."""
+        if self.training_since is None:
+            return "?"
+        done = sum(self.done_steps.values())
+        seconds = (monotonic() - self.training_since) * (self.all_steps / done - 1) if done else 0.0
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+    def table(self) -> Table:
+        """The table as it stands: the blocks that were heard of last, each under its own heading if there are more."""
+        several = len(self.running) > 1
+        shown = sorted(list(self.running)[-SHOWN_BLOCKS:])
+        title = f"{len(self.running)} blocks at the same time" if several else self.titles[shown[0]]
+        caption = f"dataset {self.plan.dataset.name}"
+        table = Table("backend", title=f"{title}, {self.time_left()} left", caption=caption)
+        for heading in ("epoch", "train loss", "test error %", "microseconds per step"):
+            table.add_column(heading, justify="right")
+        table.add_column("status")
+        for block in shown:
+            if several:
+                table.add_section()
+                table.add_row(self.titles[block], style="bold")
+            for name, row in self.running[block].items():
+                table.add_row(name, *self._cells(row))
+        return table
+
+    def _cells(self, row: Row) -> list[str]:
+        return [
+            f"{row.epoch}/{self.plan.problem.epochs}",
+            "" if row.train_loss is None else f"{row.train_loss:.4f}",
+            "" if row.test_error_percent is None else f"{row.test_error_percent:.2f}",
+            f"{median(row.microseconds):,.0f}" if row.microseconds else "",
+            row.status,
+        ]
+
+
+def describe(block: Block, plan: Plan) -> str:
+    """What sets a block apart from the plan's others."""
+    threads = f", threads {block.threads}" if len(plan.threads) > 1 else ""
+    replicate = f", replicate {block.replicate}" if max(other.replicate for other in plan.blocks) > 1 else ""
+    profile = ", native profile" if plan.profile == "native" else ""
+    return f"seed {block.seed}{threads}{replicate}{profile}"
+
+
+class SweepProgress:
+    """Says a line for every block of a sweep that came to its end: who took how long, and when the sweep may end."""
+
+    def __init__(self, blocks: int, console: Console) -> None:
+        self.blocks, self.console = blocks, console
+        self.done = 0
+        self.since = monotonic()
+
+    def __call__(self, plan: Plan) -> Callable[[Block, Event], None]:
+        """What follows the events of one Problem's plan."""
+        microseconds: dict[str, list[float]] = {}
+        ends: dict[str, str] = {}
+
+        def observe(block: Block, event: Event) -> None:
+            if isinstance(event, MachineEvent):
+                microseconds.clear()
+                ends.clear()
+            elif isinstance(event, TurnEvent):
+                microseconds.setdefault(event.backend, []).append(1e6 * event.train_seconds / event.steps)
+            elif isinstance(event, EndEvent) and event.backend:
+                ends[event.backend] = event.status
+            elif isinstance(event, EndEvent):
+                texts = (
+                    f"{name} {median(microseconds[name]):,.0f}" if status == "ok" else f"{name} {status}"
+                    for name, status in ends.items()
+                )
+                self._say(plan, block, ", ".join(texts))
+
+        return observe
+
+    def _say(self, plan: Plan, block: Block, times: str) -> None:
+        """A line; blocks come in a shuffled order, so those left take as long as those that were done, on average."""
+        self.done += 1
+        left = max(0, self.blocks - self.done) * (monotonic() - self.since) / self.done / 60
+        problem = plan.problem
+        where = f"batch size {problem.batch_size}, width {problem.hidden}, {plan.dataset.train_images:,} images"
+        line = f"{self.done}/{self.blocks}  {where}, threads {block.threads}: µs per step {times}; {left:.0f} min left"
+        with suppress(OSError):  # nobody may be there to read it: the sweep goes on
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)

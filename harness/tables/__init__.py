@@ -1,0 +1,1 @@
+"""What is derived from records: tables, and what charts show beside them."""

@@ -1,0 +1,1 @@
+"""In the worker's process: one backend, its turns, its clock."""

@@ -1,0 +1,146 @@
+"""The machine is described without naming whose it is, and the commit is this code's or none."""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from lockstep_bench.harness.machine import environment
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A git repository with one committed file, in which the code seems to lie; nobody's settings matter."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setattr(environment, "CHECKOUT", tmp_path)
+    (tmp_path / "code.py").write_text("1\n")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", "code.py")
+    git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "first")
+    return tmp_path
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git says, in that folder."""
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def test_commit_of_a_clean_checkout(checkout: Path) -> None:
+    """The full hash, and that all was committed."""
+    assert environment.commit() == (git(checkout, "rev-parse", "HEAD"), True)
+    assert len(environment.commit()[0] or "") == 40
+
+
+def test_checkout_with_changes_is_not_clean(checkout: Path) -> None:
+    """A changed file, staged or not, or a deleted one: the commit does not say what ran."""
+    head = git(checkout, "rev-parse", "HEAD")
+    (checkout / "code.py").write_text("2\n")
+    assert environment.commit() == (head, False)
+    git(checkout, "add", "code.py")
+    assert environment.commit() == (head, False)
+    (checkout / "code.py").unlink()
+    assert environment.commit() == (head, False)
+
+
+def test_untracked_files_leave_a_checkout_clean(checkout: Path) -> None:
+    """Results of earlier runs are such."""
+    (checkout / "results.csv").write_text("1\n")
+    assert environment.commit()[1] is True
+
+
+def test_results_leave_a_checkout_clean(checkout: Path) -> None:
+    """Committed ones that are made anew are deleted first: they are no part of what runs."""
+    (checkout / "results").mkdir()
+    (checkout / "results" / "runs.csv").write_text("1\n")
+    git(checkout, "add", "results")
+    git(checkout, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "second")
+    (checkout / "results" / "runs.csv").unlink()
+    assert environment.commit()[1] is True
+
+
+def test_commit_outside_a_checkout_is_none(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed as a package in a folder of somebody's repository: that repository's commit is not this code's."""
+    (checkout / "site-packages").mkdir()
+    monkeypatch.setattr(environment, "CHECKOUT", checkout / "site-packages")
+    assert environment.commit() == (None, None)
+
+
+def test_commit_before_the_first_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is a folder that only looks like a repository an error."""
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(environment, "CHECKOUT", tmp_path)
+    assert environment.commit() == (None, None)
+
+
+def test_commit_without_git_is_none(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that has no git can run all the same."""
+    monkeypatch.setenv("PATH", str(checkout))
+    assert environment.commit() == (None, None)
+
+
+def test_this_code_s_checkout_is_where_its_project_file_is() -> None:
+    """Run from a checkout, as the tests are, that is the folder of pyproject.toml."""
+    assert (environment.CHECKOUT / "pyproject.toml").is_file()
+
+
+def test_machine_is_named_by_cpu_cpus_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is rounded to whole GiB, because no machine has them all for itself."""
+    monkeypatch.setattr(environment, "cpu_model", lambda: "Some CPU")
+    monkeypatch.setattr(environment, "available_cpus", lambda: 4)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=int(15.6 * 2**30)))
+    assert environment.machine_name() == "Some CPU, 4 CPUs, 16 GiB"
+
+
+def test_host_name_is_nowhere() -> None:
+    """Neither in the machine's name nor among its details."""
+    details = environment.machine_details()
+    said = [environment.machine_name(), *(value for value in details.values() if isinstance(value, str))]
+    for host in {socket.gethostname(), platform.node(), socket.getfqdn()} - {""}:
+        assert all(host not in value.split() for value in said)
+        assert host not in environment.machine_name()
+
+
+def test_details_can_be_recorded() -> None:
+    """They are JSON, and say what a reader needs: CPU, memory, kernel, Python, BLAS."""
+    details = environment.machine_details()
+    assert json.loads(json.dumps(details)) == details
+    assert details["python"] == platform.python_version()
+    assert details["memory_bytes"] == psutil.virtual_memory().total
+    assert details["cpu"] == environment.cpu_model() != ""
+    assert len(details["load_average"]) == 3
+
+
+def test_cpus_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of a large machine's, where the system can say so."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 7}, raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    assert environment.available_cpus() == 3
+
+
+@pytest.mark.parametrize(("counted", "available"), [(8, 8), (None, 1)])
+def test_cpus_without_affinity_are_all(monkeypatch: pytest.MonkeyPatch, counted: int | None, available: int) -> None:
+    """On macOS all there are; one, if even that is unknown."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: counted)
+    assert environment.available_cpus() == available
+
+
+@pytest.mark.parametrize(
+    ("info", "model"), [({"brand_raw": "Some CPU"}, "Some CPU"), ({}, "x86-65"), ({"brand_raw": ""}, "x86-65")]
+)
+def test_cpu_without_a_brand_is_called_by_its_architecture(
+    monkeypatch: pytest.MonkeyPatch, info: dict[str, str], model: str
+) -> None:
+    """Many arm64 machines have none."""
+    monkeypatch.setattr("cpuinfo.get_cpu_info", lambda: info)
+    monkeypatch.setattr(platform, "machine", lambda: "x86-65")
+    assert environment.cpu_model.__wrapped__() == model
