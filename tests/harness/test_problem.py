@@ -20,6 +20,7 @@ from lockstep_bench.harness.problem import (
     Weights,
     digest,
     epoch_order,
+    fixed_order,
     initial_weights,
     random_stream,
 )
@@ -249,3 +250,26 @@ def test_digest_is_the_sha_256_of_the_bytes_in_c_order() -> None:
     assert digest([np.asfortranarray(one), other]) == digest([one, other])
     assert digest([one.astype(np.float64), other]) != digest([one, other])
     assert digest([other, one]) != digest([one, other])
+
+
+def test_alpha_is_the_learning_rate_with_both_corrections() -> None:
+    """By hand at step 1, where both are at their largest, and the learning rate itself when they have died away."""
+    assert Problem().alpha(1) == pytest.approx(1e-3 * 0.0316227766 / 0.1, rel=1e-8)
+    assert Problem(learning_rate=0.5, beta_1=0.5, beta_2=0.75).alpha(2) == pytest.approx(0.5 * 0.4375**0.5 / 0.75)
+    assert Problem().alpha(100_000) == pytest.approx(1e-3, rel=1e-12)
+
+
+def test_defaults_of_a_problem_are_its_own() -> None:
+    """Every one of them."""
+    problem = Problem(epsilon=1e-3, epsilon_placement="corrected", l2=0.25)
+    assert Defaults.of(problem) == ("glorot-uniform", 1e-3, "corrected", 0.25)
+
+
+@given(st.integers(0, 5), st.integers(1, 3), st.integers(1, 40), st.integers(1, 100))
+def test_fixed_order_is_that_of_whole_epochs_cut_to_length(seed: int, epoch: int, images: int, count: int) -> None:
+    """As many of them as it takes, none of them twice, and read-only."""
+    order = fixed_order(seed, epoch, images, count)
+    needed = (count + images - 1) // images
+    whole = [epoch_order(seed, number, images) for number in range((epoch - 1) * needed + 1, epoch * needed + 1)]
+    assert order.tolist() == [index for one in whole for index in one.tolist()][:count]
+    assert not order.flags.writeable

@@ -16,6 +16,8 @@ from scipy.signal import lfilter
 from lockstep_bench.harness.statistics import (
     RUN_TO_RUN,
     Comparison,
+    _p_value,
+    _stretch,
     change,
     compare_all,
     estimate,
@@ -23,6 +25,7 @@ from lockstep_bench.harness.statistics import (
     interval,
     mean_interval,
     outliers,
+    plausible_medians,
     resampled_medians,
     robust_deviation,
 )
@@ -247,3 +250,54 @@ def test_a_result_is_not_changed_against_itself() -> None:
     assert found.ratio == 1
     assert found.ratio_low < 1 < found.ratio_high
     assert found.p_value > 0.5
+
+
+def test_stretch_is_what_its_three_reasons_make() -> None:
+    """Of 40 samples in blocks of 4, step by step: 1.38, as the docstring says."""
+    student = stats.t(9).ppf(0.975) / stats.norm.ppf(0.975)
+    signs = [2 / np.pi * np.arcsin(0.45**lag) for lag in range(1, 100)]
+    within = 1 + 2 * (0.75 * signs[0] + 0.5 * signs[1] + 0.25 * signs[2])
+    expected = student * (10 / 9 * (1 + 2 * sum(signs)) / within) ** 0.5
+    assert _stretch(40, 4) == pytest.approx(expected, rel=1e-12)
+    assert expected == pytest.approx(1.38, abs=0.005)
+    # One block and a half: its degrees of freedom are not less than one.
+    assert _stretch(6, 4) / _stretch(8, 4) == pytest.approx((1.5 / 1 / 2) ** 0.5, rel=1e-12)
+
+
+def test_what_a_median_might_have_been_is_stretched_about_it() -> None:
+    """Blocks of as many neighbours as the cube root of the samples, rounded up: 4 of 40."""
+    series = [np.random.default_rng(0).standard_normal(size) for size in (25, 15)]
+    middle = float(np.median(np.concatenate(series)))
+    drawn = plausible_medians(series, 500, seed=3)
+    resampled = resampled_medians(series, 4, 500, seed=3)
+    np.testing.assert_allclose(drawn, middle + _stretch(40, 4) * (resampled - middle), rtol=1e-12)
+    assert plausible_medians(series).shape == (10_000,)
+    np.testing.assert_array_equal(plausible_medians(series, 500), plausible_medians(series, 500, seed=0))
+
+
+def test_p_value_is_twice_the_smaller_share_and_never_zero() -> None:
+    """With the sample itself counted among the resamples, by hand."""
+    beyond = np.array([-1.0, 0.0, *np.ones(97)])
+    assert _p_value(beyond) == pytest.approx(2 * 3 / 100)
+    assert _p_value(-beyond) == pytest.approx(2 * 3 / 100)
+    assert _p_value(np.ones(99)) == pytest.approx(2 / 100)
+    assert _p_value(np.zeros(99)) == 1
+
+
+def test_change_of_runs_without_noise_is_that_of_their_medians() -> None:
+    """Its interval is then made by what lies between runs alone: less of it, the more series there are."""
+    old, new = [np.full(8, 1.0)], [np.full(8, 1.5)] * 4
+    found = change(old, new, resamples=200_000, between=0.1)
+    assert found.ratio == pytest.approx(np.exp(0.5))
+    for end, side in ((found.ratio_low, -1), (found.ratio_high, 1)):
+        assert np.log(end) - 0.5 == pytest.approx(side * 1.96 * 0.1 * (1 + 1 / 4) ** 0.5, rel=0.02)
+    other = change(new, old, resamples=200_000, between=0.1)
+    assert np.log(other.ratio_high) + 0.5 == pytest.approx(1.96 * 0.1 * (1 + 1 / 4) ** 0.5, rel=0.02)
+    assert found == change(old, new, resamples=200_000, between=0.1, seed=0)
+    assert found != change(old, new, resamples=200_000, between=0.1, seed=1)
+
+
+def test_change_says_the_same_of_the_same_samples_every_time() -> None:
+    """Resamples are drawn from the seed alone."""
+    old, new = ([np.random.default_rng(seed).standard_normal(40)] for seed in (1, 2))
+    assert change(old, new, 100) == change(old, new, 100)

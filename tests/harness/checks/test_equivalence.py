@@ -5,6 +5,8 @@ import pytest
 
 from lockstep_bench.harness.checks.equivalence import (
     CAUSES,
+    CUDA_TOLERANCE,
+    PRECISION,
     TOLERANCES,
     Check,
     State,
@@ -13,6 +15,8 @@ from lockstep_bench.harness.checks.equivalence import (
     compare,
     disagreements,
     failure,
+    gate,
+    tolerance,
 )
 from lockstep_bench.harness.problem import FloatArray, Weights
 
@@ -165,3 +169,27 @@ def test_failure_names_what_usually_causes_the_first_of_all() -> None:
     assert failure(checks[2], checks[2:]).endswith(CAUSES["steps"])
     small = [Check("all weights", 1e-4, 1e-5), Check("hidden bias", 2e-4, 1e-5)]
     assert failure(small[0], small).endswith(CAUSES["precision"])
+
+
+def test_gate_lets_pass_what_it_says_and_no_more() -> None:
+    """Of predictions and of weights, up to the limit itself; weights that are not a number never."""
+    assert gate(5, 0.1, 10_000, "numpy") == ""
+    assert gate(6, 0.1, 10_000, "numpy") == (
+        "it predicted 6 of 10,000 test images differently from numpy; 5 are allowed"
+    )
+    assert gate(0, 0.11, 10_000, "jax") == "its weights were 0.11 of jax's way from jax's; 0.1 is allowed"
+    assert "its weights were nan" in gate(0, float("nan"), 10_000, "jax")
+
+
+def test_a_gpu_has_a_tolerance_of_its_own_in_float32_alone() -> None:
+    """Elsewhere it is that of the arithmetic."""
+    assert tolerance("float32", "cuda") == CUDA_TOLERANCE
+    assert tolerance("float64", "cuda") == tolerance("float64", "cpu") == TOLERANCES["float64"]
+    assert tolerance("float32", "cpu") == TOLERANCES["float32"]
+
+
+def test_failures_below_the_least_of_a_wrong_recipe_are_rounding() -> None:
+    """At that limit they are not any more."""
+    for difference, is_rounding in ((PRECISION, False), (0.99 * PRECISION, True)):
+        check = Check("losses", difference, tolerance=1e-6)
+        assert ("lower precision" in failure(check, [check])) == is_rounding

@@ -5,6 +5,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -29,6 +30,7 @@ from lockstep_bench.harness.records.format import (
     Plan,
     PlannedBackend,
     PlannedDataset,
+    SeedsPlan,
     StartEvent,
     Status,
 )
@@ -37,10 +39,13 @@ from lockstep_bench.harness.records.raw_files import (
     BlockFile,
     Recorded,
     block_path,
+    blocks_left,
     key,
     locked,
+    read_arrays,
     read_block,
     read_plan,
+    remove_arrays,
     write_arrays,
     write_plan,
 )
@@ -346,10 +351,10 @@ def test_arrays_are_read_back_equal(tmp_path: Path) -> None:
     arrays = {"predicted/numpy": np.arange(6, dtype=np.uint8).reshape(2, 3), "probabilities": np.eye(3, dtype="f4")}
     write_events(tmp_path, EVENTS)
     write_arrays(tmp_path, BLOCK, arrays)
-    with np.load(block_path(tmp_path, BLOCK, "npz"), allow_pickle=False) as found:
-        assert sorted(found) == sorted(arrays)
-        for name, array in arrays.items():
-            np.testing.assert_array_equal(found[name], array, strict=True)
+    found = read_arrays(tmp_path, BLOCK)
+    assert sorted(found) == sorted(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array, strict=True)
     assert sorted(path.name for path in (tmp_path / "blocks").iterdir()) == [f"{BLOCK.id}.jsonl", f"{BLOCK.id}.npz"]
 
 
@@ -364,3 +369,61 @@ def test_arrays_are_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     write_arrays(tmp_path, BLOCK, {"a": np.ones(3)})
     with np.load(block_path(tmp_path, BLOCK, "npz")) as found:
         assert found["a"].tolist() == [1, 1, 1]
+
+
+def test_arrays_that_are_removed_are_gone(tmp_path: Path) -> None:
+    """And to remove none is nothing; where there are none, none are read."""
+    write_events(tmp_path, EVENTS)
+    write_arrays(tmp_path, BLOCK, {"a": np.ones(3)})
+    for _ in range(2):
+        remove_arrays(tmp_path, BLOCK)
+        assert [path.name for path in (tmp_path / "blocks").iterdir()] == [f"{BLOCK.id}.jsonl"]
+    assert read_arrays(tmp_path, BLOCK) == {}
+
+
+def test_arrays_that_cannot_be_put_into_place_are_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    """With the file's name; nothing half-written stays."""
+    path = block_path(tmp_path, BLOCK, "npz")
+    path.mkdir(parents=True)
+    with pytest.raises(LockstepError, match=rf"^{path} cannot be written: Is a directory; make room, then go on with"):
+        write_arrays(tmp_path, BLOCK, {"a": np.ones(3)})
+    assert [other.name for other in path.parent.iterdir()] == [path.name]
+
+
+def test_archive_with_something_else_in_it_is_refused_by_its_name(tmp_path: Path) -> None:
+    """NumPy would hand over a member that is no array as it is."""
+    write_events(tmp_path, EVENTS)
+    with zipfile.ZipFile(block_path(tmp_path, BLOCK, "npz"), "w") as archive:
+        archive.writestr("note", "text")
+    with pytest.raises(LockstepError, match=rf"^{BLOCK.id}\.npz cannot be read: note is no array; restore the file$"):
+        read_arrays(tmp_path, BLOCK)
+
+
+@pytest.mark.parametrize(("status", "retried"), [("ok", False), ("skipped", False), ("killed", True)])
+def test_blocks_are_left_that_did_not_come_to_their_end(tmp_path: Path, status: Status, retried: bool) -> None:
+    """And, where that is asked for, those in which a backend failed."""
+    blocks = [BLOCK, *(BLOCK.model_copy(update={"id": name}) for name in ("begun", "not-begun"))]
+    plan = PLAN.model_copy(update={"blocks": blocks})
+    whole = [EVENTS[0], EndEvent(backend="numpy", status=status), EndEvent(backend=None, status="ok")]
+    for block, written in ((blocks[0], whole), (blocks[1], whole[:-1])):
+        with BlockFile(tmp_path, block) as file:
+            for event in written:
+                file.append(event)
+    assert blocks_left(tmp_path, plan) == blocks[1:]
+    assert blocks_left(tmp_path, plan, retry_failed=True) == (blocks if retried else blocks[1:])
+
+
+def test_seeds_of_a_block_are_those_up_to_the_next() -> None:
+    """The last one has what is left."""
+    starts = [Block(id=f"seeds-{seed}", seed=seed, threads=1) for seed in (0, 3, 6)]
+    fields = {**{name: getattr(PLAN, name) for name in Plan.model_fields}, "blocks": starts}
+    plan = SeedsPlan(**fields, count=8, together=3, checked=["seeds-3"])
+    assert [plan.seeds(block) for block in plan.blocks] == [[0, 1, 2], [3, 4, 5], [6, 7]]
+    wrong: dict[str, dict[str, Any]] = {
+        "do not begin at every so many seeds": {"count": 9, "together": 2},
+        "a block is checked that is not in it": {"checked": ["seeds-1"]},
+        "must be two backends": {"backends": PLAN.backends[:1]},
+    }
+    for reason, change in wrong.items():
+        with pytest.raises(ValidationError, match=reason):
+            SeedsPlan(**{**fields, "count": 8, "together": 3, "checked": [], **change})
