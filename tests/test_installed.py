@@ -143,4 +143,4 @@ def test_page_is_made_where_only_the_package_is(machine: Machine) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     page = (machine.folder / "page" / "report.html").read_text()
     for name in ("report.css", "report.js", "first.js"):
-        assert (ROOT / "harness" / "page" / name).read_text() in page
+        assert (ROOT / "harness" / "report" / "page" / name).read_text() in page
