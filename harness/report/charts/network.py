@@ -54,7 +54,7 @@ def _confusion(results: Results, learnt: Learnt) -> Figure:
 
 def _mistakes(results: Results, learnt: Learnt) -> Figure:
     """The test images that were misclassified most confidently, each with what it is and what it was taken for."""
-    figure = _headed(results, "Misclassified most confidently", learnt.mistakes_reading, 4.0)
+    figure = _headed(results, "Misclassified most confidently", learnt.mistakes_reading, 3.2)
     axes = figure.subplots()
     axes.imshow(tiled([mistake.image for mistake in learnt.mistakes], gap=GAP), cmap="gray_r", vmin=0, vmax=1)
     for place, mistake in enumerate(learnt.mistakes):
