@@ -46,8 +46,8 @@ def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> Ite
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:  # the last bits of a layout are the CPU's, and an SVG names its clip paths by all of them
-        place = axes.get_position(original=True)
-        axes.set_position([round(edge, 6) for edge in place.bounds], which="original")
+        left, bottom, width, height = (round(edge, 6) for edge in axes.get_position(original=True).bounds)
+        axes.set_position((left, bottom, width, height), which="original")
     for suffix in formats:
         path = folder / f"{name}.{suffix}"
         figure.savefig(path, dpi=200, metadata=DATELESS[suffix])
