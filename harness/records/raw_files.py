@@ -316,5 +316,7 @@ def read_arrays(folder: Path, block: Block) -> dict[str, NDArray[Any]]:
         if other := next((name for name, array in found.items() if not isinstance(array, np.ndarray)), None):
             raise ValueError(f"{other} is no array")  # NumPy gives such a member as it is, in bytes
         return found
+    except MemoryError:
+        raise  # it is the machine's lack, not the file's
     except Exception as error:  # whatever NumPy and zipfile raise of what is no good archive
         raise LockstepError(f"{path.name} cannot be read: {error}; restore the file") from error

@@ -399,6 +399,19 @@ def test_archive_with_something_else_in_it_is_refused_by_its_name(tmp_path: Path
         read_arrays(tmp_path, BLOCK)
 
 
+def test_too_little_memory_for_arrays_is_not_called_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is as good as before."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    write_events(tmp_path, EVENTS)
+    write_arrays(tmp_path, BLOCK, {"a": np.ones(3)})
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(MemoryError):
+        read_arrays(tmp_path, BLOCK)
+
+
 @pytest.mark.parametrize(("status", "retried"), [("ok", False), ("skipped", False), ("killed", True)])
 def test_blocks_are_left_that_did_not_come_to_their_end(tmp_path: Path, status: Status, retried: bool) -> None:
     """And, where that is asked for, those in which a backend failed."""

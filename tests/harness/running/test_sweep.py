@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.machine.floor import floor_seconds
-from lockstep_bench.harness.problem import Problem, epoch_order, fixed_order
+from lockstep_bench.harness.problem import Problem
 from lockstep_bench.harness.records.format import (
     Block,
     EndEvent,
@@ -50,7 +50,7 @@ from lockstep_bench.harness.running.sweep import BACKENDS, BATCH_SIZES, HIDDEN, 
 from lockstep_bench.harness.tables.results import load
 from lockstep_bench.harness.tables.scaling import crossings, exponent, overhead, plausible_logs
 from lockstep_bench.harness.tables.sweep_tables import SweepResults, load_sweep
-from support.command import LOCKSTEP
+from support.command import LOCKSTEP, files
 
 MACHINE = "A Machine, 2 CPUs"
 ROUNDS = 8
@@ -203,14 +203,6 @@ def linear(name: str, point: Point, threads: int) -> float:
 def power(_: str, point: Point, threads: int) -> float:
     """A step's time as powers of the axes."""
     return float(1e-4 * point.batch_size**0.7 * (point.hidden / 784) ** 1.3 / threads)
-
-
-def test_fixed_order_is_epochs_one_after_another() -> None:
-    """Cut where the steps end; the next "epoch" begins with the next permutation, so no order comes twice."""
-    order = fixed_order(3, 1, images=10, count=25)
-    assert list(order) == [*epoch_order(3, 1, 10), *epoch_order(3, 2, 10), *epoch_order(3, 3, 10)[:5]]
-    assert list(fixed_order(3, 2, images=10, count=25))[:10] == list(epoch_order(3, 4, 10))
-    assert not order.flags.writeable
 
 
 def test_plan_of_a_point_has_whole_batches_and_a_round_to_warm_up(digits: Dataset) -> None:
@@ -412,11 +404,6 @@ def ended(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     output, errors = process.communicate(timeout=240)
     assert "Traceback" not in output + errors
     return process.returncode, output, errors
-
-
-def files(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder by its relative path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_sweep_that_is_interrupted_goes_on_and_is_reported_again_byte_for_byte(tmp_path: Path, cache: Path) -> None:
