@@ -11,8 +11,9 @@ What a framework could do at best, and how. A step reads and writes the large ke
 """
 
 import math
+from collections.abc import Callable
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -74,7 +75,7 @@ class Numba(Backend):
         self.z, self.delta, self.gradient = (
             _aligned(np.zeros((parts, size * columns), problem.dtype)) for size in (batch, batch, ROWS)
         )
-        self.run = _compiled(problem.batch_size, batch, rows, columns, classes, self.sparse, problem.dtype)
+        self.run = _compiled(Sizes(problem.batch_size, batch, rows, columns, classes), self.sparse, problem.dtype)
         none = np.empty(0, np.int64)
         none.flags.writeable = False  # as an order is: Numba compiles for types
         self._run(none)
@@ -156,222 +157,32 @@ def _aligned(array: FloatArray) -> FloatArray:
     return copy
 
 
+class Sizes(NamedTuple):
+    """What the loops below are compiled for; as constants, so that LLVM unrolls and vectorises them."""
+
+    batch_size: int
+    batch: int  # padded
+    rows: int  # of a part's kernel, padded
+    columns: int  # of a part, padded
+    classes: int
+
+
+def _jit(function: Callable[..., Any]) -> Any:
+    """Compile for one thread. Sums may be reordered, so that they can be vectorised; no other liberty is taken."""
+    from numba import njit
+
+    return njit(function, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
+
+
 @cache  # a second build need not compile the same once more
-def _compiled(
-    batch_size: int, batch: int, rows: int, columns: int, classes: int, sparse: bool, precision: Dtype
-) -> Any:
-    """The training loop for these sizes; as constants, so that LLVM unrolls and vectorises the loops over them."""
+def _compiled(sizes: Sizes, sparse: bool, precision: Dtype) -> Any:
+    """The training loop: all threads, all steps of an order."""
     from numba import njit, prange
 
+    batch_size, batch, _, _, classes = sizes
     dtype: Any = np.dtype(precision).type
-    zero, one = dtype(0), dtype(1)
-    # Sums may be reordered, so that they can be vectorised; no other liberty is taken.
-    compiled = njit(fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")
-
-    def adam_of(count: int) -> Any:
-        @compiled
-        def adam(parameter, row, gradient, alpha, constants):  # type: ignore[no-untyped-def]
-            w, m, v = parameter[0, row], parameter[1, row], parameter[2, row]
-            beta_1, beta_2, epsilon = constants[0], constants[1], constants[2]
-            for j in range(count):
-                g = gradient[j]
-                first = beta_1 * m[j] + g
-                second = beta_2 * v[j] + g * g
-                m[j], v[j] = first, second
-                w[j] -= alpha * first / (math.sqrt(second) + epsilon)
-
-        return adam
-
-    adam, adam_output = adam_of(columns), adam_of(classes)
-
-    @compiled
-    def dense_update(kernel, row, x, delta, gradient, touched, alpha, constants):  # type: ignore[no-untyped-def]
-        gradient[:] = 0
-        for b in range(0, batch, IMAGES):
-            d = delta[b * columns : (b + IMAGES) * columns]
-            for j in range(columns):
-                d_0, d_1, d_2 = d[j], d[columns + j], d[2 * columns + j]
-                for k in range(ROWS):
-                    gradient[k * columns + j] += x[b, row + k] * d_0 + x[b + 1, row + k] * d_1 + x[b + 2, row + k] * d_2
-        for k in range(ROWS):
-            adam(kernel, row + k, gradient[k * columns : (k + 1) * columns], alpha, constants)
-
-    @compiled
-    def dense_forward(kernel, row, x, z):  # type: ignore[no-untyped-def]
-        w = kernel[0, row : row + ROWS].reshape(-1)
-        for group in range(0, batch, IMAGES):
-            for j in range(columns):
-                w_0, w_1, w_2, w_3 = w[j], w[columns + j], w[2 * columns + j], w[3 * columns + j]
-                for b in range(group, group + IMAGES):
-                    z[b * columns + j] += (
-                        x[b, row] * w_0 + x[b, row + 1] * w_1 + x[b, row + 2] * w_2 + x[b, row + 3] * w_3
-                    )
-
-    @compiled
-    def sparse_update(kernel, row, x, delta, gradient, touched, alpha, constants):  # type: ignore[no-untyped-def]
-        g = gradient[:columns]
-        for k in range(row, row + ROWS):
-            g[:] = 0
-            for b in range(batch):
-                pixel = x[b, k]
-                if pixel != 0:
-                    touched[k] = True
-                    for j in range(columns):
-                        g[j] += pixel * delta[b * columns + j]
-            if touched[k]:
-                adam(kernel, k, g, alpha, constants)
-
-    @compiled
-    def sparse_forward(kernel, row, x, z):  # type: ignore[no-untyped-def]
-        for k in range(row, row + ROWS):
-            w = kernel[0, k]
-            for b in range(batch):
-                pixel = x[b, k]
-                if pixel != 0:
-                    for j in range(columns):
-                        z[b * columns + j] += pixel * w[j]
-
-    update, forward = (sparse_update, sparse_forward) if sparse else (dense_update, dense_forward)
-
-    @compiled
-    def backward(output_kernel, hidden_bias, h, delta_out, share, coupling, delta, gradient, alpha, constants):  # type: ignore[no-untyped-def]
-        """From the derivative by the logits to that by the hidden layer's inputs; update all but the large kernel."""
-        for b in range(batch):
-            for j in range(columns):
-                total = -coupling[b]
-                for c in range(classes):
-                    total += delta_out[b, c] * output_kernel[0, c, j]
-                h[b * columns + j] *= share[b]
-                delta[b * columns + j] = h[b * columns + j] * total
-        for c in range(classes):
-            for j in range(columns):
-                total = h[j] * delta_out[0, c]
-                for b in range(1, batch):
-                    total += h[b * columns + j] * delta_out[b, c]
-                gradient[j] = total
-            adam(output_kernel, c, gradient[:columns], alpha, constants)
-        for j in range(columns):
-            total = delta[j]
-            for b in range(1, batch):
-                total += delta[b * columns + j]
-            gradient[j] = total
-        adam(hidden_bias, 0, gradient[:columns], alpha, constants)
-
-    per_log_2, log_2, lowest, half = dtype(1 / math.log(2)), dtype(math.log(2)), dtype(-88.2), dtype(0.5)
-    c_2, c_3, c_4, c_5, c_6, c_7 = (dtype(1 / math.factorial(i)) for i in range(2, 8))
-
-    @compiled
-    def exponential_32(row, scratch):  # type: ignore[no-untyped-def]
-        """exp(x) in place for x <= 0 in float32, as vectors, which math.exp is not.
-
-        It is 2**n * exp(r), with n an integer and |r| <= log(2) / 2: a float whose exponent bits are n, and a Taylor
-        polynomial whose remainder is below r**8 / 8! = 5e-9. Below 2**-126, which is exp(-87.3), it is 0.
-        """
-        exponents = scratch.view(np.int32)
-        for j in range(columns):
-            x = max(row[j], lowest)
-            n = math.floor(x * per_log_2 + half)
-            r = x - n * log_2
-            row[j] = one + r * (one + r * (c_2 + r * (c_3 + r * (c_4 + r * (c_5 + r * (c_6 + r * c_7))))))
-            exponents[j] = (np.int32(n) + np.int32(127)) << np.int32(23)
-        for j in range(columns):
-            row[j] *= scratch[j]
-
-    @compiled
-    def exponential_64(row, scratch):  # type: ignore[no-untyped-def]
-        for j in range(columns):
-            row[j] = math.exp(row[j])
-
-    exponential = exponential_32 if dtype is np.float32 else exponential_64
-
-    @compiled
-    def activate(output_kernel, hidden_bias, z, top, total, logits, scratch):  # type: ignore[no-untyped-def]
-        """exp(z - top) in place, its sum, and what it adds to the logits: a part's share of a softmax."""
-        for b in range(batch):
-            row = z[b * columns : (b + 1) * columns]
-            largest = row[0] + hidden_bias[0, 0, 0]
-            for j in range(columns):
-                row[j] += hidden_bias[0, 0, j]
-                largest = max(largest, row[j])
-            top[b] = largest
-            summed = zero
-            for j in range(columns):
-                row[j] -= largest
-            exponential(row, scratch)
-            for j in range(columns):
-                summed += row[j]
-            total[b] = summed
-            for c in range(classes):
-                logit = zero
-                for j in range(columns):
-                    logit += row[j] * output_kernel[0, c, j]
-                logits[b, c] = logit
-
-    @compiled
-    def gather(images, batch_images, x):  # type: ignore[no-untyped-def]
-        """The images of a batch; a short one is filled up with black ones, whose deltas are zero."""
-        for b in range(batch):
-            if b < len(batch_images):
-                x[b, : images.shape[1]] = images[batch_images[b]]
-            else:
-                x[b] = 0
-
-    @compiled
-    def output(labels, top, total, logits, bias, share, delta, coupling, alpha, constants):  # type: ignore[no-untyped-def]
-        """Where the parts meet: the sum of the batch's losses, and the derivative by the logits; update the biases."""
-        images = len(labels)
-        loss = 0.0
-        for b in range(images):
-            largest = top[:, b].max()
-            share[:, b] = np.exp(top[:, b] - largest)
-            share[:, b] /= (share[:, b] * total[:, b]).sum()
-            for c in range(classes):
-                delta[b, c] = (share[:, b] * logits[:, b, c]).sum()
-            unbiased = delta[b].copy()
-            delta[b] += bias[0, 0]
-            delta[b] -= delta[b].max()
-            log_sum = np.log(np.exp(delta[b]).sum())
-            loss += log_sum - delta[b, labels[b]]
-            delta[b] = np.exp(delta[b] - log_sum)
-            delta[b, labels[b]] -= one
-            delta[b] /= images
-            coupling[b] = (delta[b] * unbiased).sum()
-        share[:, images:] = 0
-        delta[images:] = 0
-        coupling[images:] = 0
-        adam_output(bias, 0, delta.sum(axis=0), alpha, constants)
-        return loss
-
-    @compiled
-    def work(  # type: ignore[no-untyped-def]
-        update_first,
-        hidden_kernel,
-        hidden_bias,
-        output_kernel,
-        touched,
-        x,
-        x_before,
-        z,
-        delta,
-        gradient,
-        top,
-        total,
-        logits,
-        delta_out,
-        share,
-        coupling,
-        alpha,
-        constants,
-    ):
-        """A thread's part of a step: update with the batch before, if there is one, and go forward with the next."""
-        if update_first:
-            backward(output_kernel, hidden_bias, z, delta_out, share, coupling, delta, gradient, alpha, constants)
-        z[:] = 0
-        for row in range(0, rows, ROWS):
-            if update_first:
-                update(hidden_kernel, row, x_before, delta, gradient, touched, alpha, constants)
-            forward(hidden_kernel, row, x, z)
-        activate(output_kernel, hidden_bias, z, top, total, logits, gradient[:columns])
+    zero = dtype(0)
+    gather, work, output = _gather(batch), _work(sizes, sparse, dtype), _output(classes, dtype)
 
     @njit(parallel=True, error_model="numpy")
     def run(  # type: ignore[no-untyped-def]
@@ -429,3 +240,263 @@ def _compiled(
         return loss
 
     return run
+
+
+def _work(sizes: Sizes, sparse: bool, dtype: Any) -> Any:
+    """A thread's part of a step."""
+    rows, columns = sizes.rows, sizes.columns
+    update, forward = _sparse(sizes) if sparse else _dense(sizes)
+    backward, activate = _backward(sizes), _activate(sizes, dtype)
+
+    @_jit
+    def work(  # type: ignore[no-untyped-def]
+        update_first,
+        hidden_kernel,
+        hidden_bias,
+        output_kernel,
+        touched,
+        x,
+        x_before,
+        z,
+        delta,
+        gradient,
+        top,
+        total,
+        logits,
+        delta_out,
+        share,
+        coupling,
+        alpha,
+        constants,
+    ):
+        """Update with the batch before, if there is one, and go forward with the next."""
+        if update_first:
+            backward(output_kernel, hidden_bias, z, delta_out, share, coupling, delta, gradient, alpha, constants)
+        z[:] = 0
+        for row in range(0, rows, ROWS):
+            if update_first:
+                update(hidden_kernel, row, x_before, delta, gradient, touched, alpha, constants)
+            forward(hidden_kernel, row, x, z)
+        activate(output_kernel, hidden_bias, z, top, total, logits, gradient[:columns])
+
+    return work
+
+
+def _gather(batch: int) -> Any:
+    """The images of a batch; a short one is filled up with black ones, whose deltas are zero."""
+
+    @_jit
+    def gather(images, batch_images, x):  # type: ignore[no-untyped-def]
+        for b in range(batch):
+            if b < len(batch_images):
+                x[b, : images.shape[1]] = images[batch_images[b]]
+            else:
+                x[b] = 0
+
+    return gather
+
+
+def _dense(sizes: Sizes) -> tuple[Any, Any]:
+    """Some rows of the large kernel: updated with the batch before, and used for the next."""
+    _, batch, _, columns, _ = sizes
+    adam = _adam(columns)
+
+    @_jit
+    def update(kernel, row, x, delta, gradient, touched, alpha, constants):  # type: ignore[no-untyped-def]
+        gradient[:] = 0
+        for b in range(0, batch, IMAGES):
+            d = delta[b * columns : (b + IMAGES) * columns]
+            for j in range(columns):
+                d_0, d_1, d_2 = d[j], d[columns + j], d[2 * columns + j]
+                for k in range(ROWS):
+                    gradient[k * columns + j] += x[b, row + k] * d_0 + x[b + 1, row + k] * d_1 + x[b + 2, row + k] * d_2
+        for k in range(ROWS):
+            adam(kernel, row + k, gradient[k * columns : (k + 1) * columns], alpha, constants)
+
+    @_jit
+    def forward(kernel, row, x, z):  # type: ignore[no-untyped-def]
+        w = kernel[0, row : row + ROWS].reshape(-1)
+        for group in range(0, batch, IMAGES):
+            for j in range(columns):
+                w_0, w_1, w_2, w_3 = w[j], w[columns + j], w[2 * columns + j], w[3 * columns + j]
+                for b in range(group, group + IMAGES):
+                    z[b * columns + j] += (
+                        x[b, row] * w_0 + x[b, row + 1] * w_1 + x[b, row + 2] * w_2 + x[b, row + 3] * w_3
+                    )
+
+    return update, forward
+
+
+def _sparse(sizes: Sizes) -> tuple[Any, Any]:
+    """The same without the pixels that are zero, and without the rows that no pixel has touched."""
+    _, batch, _, columns, _ = sizes
+    adam = _adam(columns)
+
+    @_jit
+    def update(kernel, row, x, delta, gradient, touched, alpha, constants):  # type: ignore[no-untyped-def]
+        g = gradient[:columns]
+        for k in range(row, row + ROWS):
+            g[:] = 0
+            for b in range(batch):
+                pixel = x[b, k]
+                if pixel != 0:
+                    touched[k] = True
+                    for j in range(columns):
+                        g[j] += pixel * delta[b * columns + j]
+            if touched[k]:
+                adam(kernel, k, g, alpha, constants)
+
+    @_jit
+    def forward(kernel, row, x, z):  # type: ignore[no-untyped-def]
+        for k in range(row, row + ROWS):
+            w = kernel[0, k]
+            for b in range(batch):
+                pixel = x[b, k]
+                if pixel != 0:
+                    for j in range(columns):
+                        z[b * columns + j] += pixel * w[j]
+
+    return update, forward
+
+
+def _backward(sizes: Sizes) -> Any:
+    """From the derivative by the logits to that by the hidden layer's inputs; update all but the large kernel."""
+    _, batch, _, columns, classes = sizes
+    adam = _adam(columns)
+
+    @_jit
+    def backward(output_kernel, hidden_bias, h, delta_out, share, coupling, delta, gradient, alpha, constants):  # type: ignore[no-untyped-def]
+        for b in range(batch):
+            for j in range(columns):
+                total = -coupling[b]
+                for c in range(classes):
+                    total += delta_out[b, c] * output_kernel[0, c, j]
+                h[b * columns + j] *= share[b]
+                delta[b * columns + j] = h[b * columns + j] * total
+        for c in range(classes):
+            for j in range(columns):
+                total = h[j] * delta_out[0, c]
+                for b in range(1, batch):
+                    total += h[b * columns + j] * delta_out[b, c]
+                gradient[j] = total
+            adam(output_kernel, c, gradient[:columns], alpha, constants)
+        for j in range(columns):
+            total = delta[j]
+            for b in range(1, batch):
+                total += delta[b * columns + j]
+            gradient[j] = total
+        adam(hidden_bias, 0, gradient[:columns], alpha, constants)
+
+    return backward
+
+
+def _activate(sizes: Sizes, dtype: Any) -> Any:
+    """exp(z - top) in place, its sum, and what it adds to the logits: a part's share of a softmax."""
+    _, batch, _, columns, classes = sizes
+    exponential = _exponential(columns, dtype)
+    zero = dtype(0)
+
+    @_jit
+    def activate(output_kernel, hidden_bias, z, top, total, logits, scratch):  # type: ignore[no-untyped-def]
+        for b in range(batch):
+            row = z[b * columns : (b + 1) * columns]
+            largest = row[0] + hidden_bias[0, 0, 0]
+            for j in range(columns):
+                row[j] += hidden_bias[0, 0, j]
+                largest = max(largest, row[j])
+            top[b] = largest
+            summed = zero
+            for j in range(columns):
+                row[j] -= largest
+            exponential(row, scratch)
+            for j in range(columns):
+                summed += row[j]
+            total[b] = summed
+            for c in range(classes):
+                logit = zero
+                for j in range(columns):
+                    logit += row[j] * output_kernel[0, c, j]
+                logits[b, c] = logit
+
+    return activate
+
+
+def _exponential(columns: int, dtype: Any) -> Any:
+    """exp(x) in place for x <= 0; in float32 as vectors, which math.exp is not.
+
+    There it is 2**n * exp(r), with n an integer and |r| <= log(2) / 2: a float whose exponent bits are n, and a Taylor
+    polynomial whose remainder is below r**8 / 8! = 5e-9. Below 2**-126, which is exp(-87.3), it is 0.
+    """
+    one, half, lowest = dtype(1), dtype(0.5), dtype(-88.2)
+    per_log_2, log_2 = dtype(1 / math.log(2)), dtype(math.log(2))
+    c_2, c_3, c_4, c_5, c_6, c_7 = (dtype(1 / math.factorial(i)) for i in range(2, 8))
+
+    @_jit
+    def float32(row, scratch):  # type: ignore[no-untyped-def]
+        exponents = scratch.view(np.int32)
+        for j in range(columns):
+            x = max(row[j], lowest)
+            n = math.floor(x * per_log_2 + half)
+            r = x - n * log_2
+            row[j] = one + r * (one + r * (c_2 + r * (c_3 + r * (c_4 + r * (c_5 + r * (c_6 + r * c_7))))))
+            exponents[j] = (np.int32(n) + np.int32(127)) << np.int32(23)
+        for j in range(columns):
+            row[j] *= scratch[j]
+
+    @_jit
+    def float64(row, scratch):  # type: ignore[no-untyped-def]
+        for j in range(columns):
+            row[j] = math.exp(row[j])
+
+    return float32 if dtype is np.float32 else float64
+
+
+def _output(classes: int, dtype: Any) -> Any:
+    """Where the parts meet: the sum of the batch's losses, and the derivative by the logits; update the biases."""
+    adam = _adam(classes)
+    one = dtype(1)
+
+    @_jit
+    def output(labels, top, total, logits, bias, share, delta, coupling, alpha, constants):  # type: ignore[no-untyped-def]
+        images = len(labels)
+        loss = 0.0
+        for b in range(images):
+            largest = top[:, b].max()
+            share[:, b] = np.exp(top[:, b] - largest)
+            share[:, b] /= (share[:, b] * total[:, b]).sum()
+            for c in range(classes):
+                delta[b, c] = (share[:, b] * logits[:, b, c]).sum()
+            unbiased = delta[b].copy()
+            delta[b] += bias[0, 0]
+            delta[b] -= delta[b].max()
+            log_sum = np.log(np.exp(delta[b]).sum())
+            loss += log_sum - delta[b, labels[b]]
+            delta[b] = np.exp(delta[b] - log_sum)
+            delta[b, labels[b]] -= one
+            delta[b] /= images
+            coupling[b] = (delta[b] * unbiased).sum()
+        share[:, images:] = 0
+        delta[images:] = 0
+        coupling[images:] = 0
+        adam(bias, 0, delta.sum(axis=0), alpha, constants)
+        return loss
+
+    return output
+
+
+@cache
+def _adam(count: int) -> Any:
+    """Update a row of a parameter and of its moments."""
+
+    @_jit
+    def adam(parameter, row, gradient, alpha, constants):  # type: ignore[no-untyped-def]
+        w, m, v = parameter[0, row], parameter[1, row], parameter[2, row]
+        beta_1, beta_2, epsilon = constants[0], constants[1], constants[2]
+        for j in range(count):
+            g = gradient[j]
+            first = beta_1 * m[j] + g
+            second = beta_2 * v[j] + g * g
+            m[j], v[j] = first, second
+            w[j] -= alpha * first / (math.sqrt(second) + epsilon)
+
+    return adam
