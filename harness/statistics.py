@@ -8,6 +8,7 @@ too narrow.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -145,6 +146,7 @@ def resampled_medians(series: Sequence[Floats], length: int, resamples: int, see
     return medians
 
 
+@cache
 def _stretch(samples: int, length: int) -> float:
     """By how much the spread of resampled medians understates that of the sample's median; 1.38 for 40 samples.
 

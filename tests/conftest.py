@@ -26,7 +26,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    """Of several test processes each has one CPU: threads that wait for one another must not compete for it."""
+    """Of several test processes each has one CPU: threads that wait for one another must not compete for it.
+
+    And tinygrad's search for the fastest kernels ends after its first round, of many: which one is the fastest is not
+    what tests ask.
+    """
+    os.environ["BEAM_MIN_PROGRESS"] = "1e9"
     if number := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[int(number) % len(cpus)]})

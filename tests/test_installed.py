@@ -108,6 +108,19 @@ def test_backends_are_listed_with_what_to_install_in_no_time(machine: Machine) -
     assert min(seconds) < LISTING_SECONDS
 
 
+def test_verify_says_whom_it_skips_and_why(machine: Machine) -> None:
+    """Asked for all backends: those that are here pass, each of the others has its line, and that is no failure."""
+    verified = machine.lockstep("verify", "--dataset", "digits")
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    for name, backend in registered().items():
+        said = [line for line in verified.stdout.splitlines() if line.startswith((f"ok     {name}: ", f"{name}: "))]
+        if backend.extra:
+            assert len(said) == 1
+            assert "is not installed; install it with: pip install 'lockstep-bench[" in said[0]
+        else:
+            assert len(said) == 3
+
+
 def test_backend_of_the_guide_is_listed_verified_and_run(machine: Machine, tmp_path: Path) -> None:
     """The two files of docs/adding-a-backend.md, made into a wheel and installed, and the commands that it gives."""
     text = GUIDE.read_text()

@@ -17,6 +17,7 @@ from lockstep_bench.harness.checks.equivalence import TOLERANCES, disagreements,
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.problem import FloatArray, epoch_order, initial_weights
 
+pytestmark = pytest.mark.frameworks
 IMAGES, EPOCHS = 157, 2
 """Ten whole batches and one of seven."""
 PROBLEM = Problem(hidden=64)

@@ -13,6 +13,7 @@ from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.problem import epoch_order, initial_weights
 from lockstep_bench.harness.running.worker_process import WorkerProcess
 
+pytestmark = pytest.mark.frameworks
 IMAGES, SLICES = 88, ((0, 30), (30, 88))
 """Five whole batches and a short one, in two slices."""
 # Of weights that move by 1e-3 per step, and of losses; float32 for who has nothing else.

@@ -10,6 +10,7 @@ from lockstep_bench.backends.numba import Numba, NumbaSparse
 from lockstep_bench.backends.numpy import NumPy
 from lockstep_bench.harness.problem import Dtype, initial_weights
 
+pytestmark = pytest.mark.frameworks
 PROBLEM = Problem(inputs=6, hidden=20, classes=3, batch_size=4)
 ORDER = np.arange(11)
 

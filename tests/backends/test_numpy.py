@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from lockstep_bench.backends.base import FloatArray, Problem, Split, Weights
 from lockstep_bench.backends.numpy import CHUNK, NumPy, softmax
@@ -58,8 +57,11 @@ def test_gradient_is_the_slope_of_the_loss() -> None:
         assert np.abs(expected).max() > 1e-4, f"{name} must matter to the loss"
 
 
+@pytest.mark.frameworks
 def test_loss_and_gradient_are_those_of_autograd() -> None:
     """The same expression in PyTorch, in float64, differentiated by PyTorch."""
+    import torch
+
     backend = built(TINY)
     loss, found = gradient(backend)
     hidden_kernel, hidden_bias, output_kernel, output_bias = leaves = [

@@ -2,18 +2,20 @@
 
 import numpy as np
 import pytest
-import torch
 
 from lockstep_bench.backends.base import Problem, Weights
 from lockstep_bench.backends.pytorch import PyTorch
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.problem import epoch_order, initial_weights
 
+pytestmark = pytest.mark.frameworks
 IMAGES = 100
 
 
 def test_native_defaults_are_pytorch_s_own() -> None:
     """The epsilon that `optim.Adam` says, no penalty, and the range that `nn.Linear` draws kernel and bias from."""
+    import torch
+
     defaults = PyTorch.native_defaults()
     torch.manual_seed(0)
     layer = torch.nn.Linear(300, 200)
@@ -28,6 +30,8 @@ def test_native_defaults_are_pytorch_s_own() -> None:
 
 def test_native_profile_is_plain_pytorch(digits: Dataset) -> None:
     """With its own defaults, from the same weights and in the same order, its weights are a plain model's exactly."""
+    import torch
+
     defaults = PyTorch.native_defaults()
     problem = defaults.applied_to(Problem(hidden=32))
     weights, order = initial_weights(problem, 0, defaults.initializer), epoch_order(0, 1, IMAGES)

@@ -98,6 +98,7 @@ def everyone(mnist: Dataset, compiled: Path, tmp_path_factory: pytest.TempPathFa
     return out
 
 
+@pytest.mark.frameworks
 @pytest.mark.mnist
 @pytest.mark.timeout(900)  # the fixture's time is in it: every framework starts, and some compile
 def test_all_backends_stay_in_lockstep(everyone: Path) -> None:
@@ -117,6 +118,7 @@ def test_all_backends_stay_in_lockstep(everyone: Path) -> None:
     assert len({(evaluation.epoch, evaluation.order_sha256) for evaluation in evaluations}) == 2
 
 
+@pytest.mark.frameworks
 @pytest.mark.mnist
 @pytest.mark.timeout(900)
 def test_waiting_workers_leave_the_cpu_to_the_others(everyone: Path) -> None:
@@ -211,6 +213,7 @@ def test_extras_can_be_left_out(digits: Dataset, tmp_path: Path) -> None:
     assert not [event for event in seen if isinstance(event, ExtraEvent)]
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("name", registered())
 def test_threads_are_what_was_asked_for(digits: Dataset, compiled: Path, tmp_path: Path, name: str) -> None:
     """With one thread asked for, no library of any framework has more, and one CPU is all that it may use."""
@@ -318,6 +321,7 @@ def test_results_of_others_are_never_overwritten(digits: Dataset, tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.frameworks
 def test_native_profile_trains_each_with_its_own_defaults(digits: Dataset, tmp_path: Path) -> None:
     """Recorded and shown as it was trained; not checked, so all are ok however far apart, and the twin is the twin."""
     out = tmp_path / "out"

@@ -109,6 +109,7 @@ def test_a_run_on_a_device_is_one_against_the_cpu(digits: Dataset, tmp_path: Pat
     assert runs["disagreements"].max() == 0
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

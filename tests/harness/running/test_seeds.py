@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from lockstep_bench.harness.tables.seeds_tables import SeedsResults, load_seeds,
 from lockstep_bench.harness.worker.metrics import score
 from support.command import LOCKSTEP, lockstep
 
+pytestmark = pytest.mark.frameworks
 COUNT, EPOCHS, IMAGES = 3, 2, 157
 OPTIONS = ["--dataset", "digits", "--count", "3", "--together", "2", "--check", "2", "--epochs", "2", "--threads", "1"]
 WRONG = """
@@ -193,17 +195,21 @@ def test_a_block_that_fails_is_said_and_tried_again(digits: Dataset, tmp_path: P
     assert block_path(out, plan.blocks[0], "jsonl").read_bytes() == first
 
 
-def test_killed_and_resumed_gives_the_same_table(trained: Path, tmp_path: Path) -> None:
-    """Killed in its second block: the first stays byte for byte, the second counts once."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_ended_and_resumed_gives_the_same_table(trained: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Ended in its second block: the first stays byte for byte, the second counts once; who interrupts is told so."""
     out = tmp_path / "out"
     command = [*LOCKSTEP, "seeds", *OPTIONS, "--train-images", str(IMAGES), "--out", str(out)]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     second = out / "blocks" / "seeds-2-to-2.jsonl"
     while not (second.exists() and second.read_bytes()):
         assert process.poll() is None
         time.sleep(0.02)
-    process.kill()
-    process.wait()
+    process.send_signal(number)
+    _, said = process.communicate()
+    if number == signal.SIGINT:
+        assert process.returncode == 1
+        assert f"interrupted: the blocks that were done are in {out}" in " ".join(said.split())
     plan = read_plan_of(out, SeedsPlan)
     assert not read_block(out, plan.blocks[1]).complete
     assert set(load_seeds(out).table["seed"]) == {0, 1}

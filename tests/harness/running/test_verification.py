@@ -74,6 +74,7 @@ def failed(verification: Verification) -> list[str]:
     return [outcome.check for outcome in verification.outcomes if not outcome.passed]
 
 
+@pytest.mark.frameworks
 @pytest.mark.mnist
 @pytest.mark.parametrize("backend", registered())
 def test_every_backend_passes_on_mnist(on_mnist: Verifier, backend: str) -> None:
@@ -87,6 +88,7 @@ def test_every_backend_passes_on_mnist(on_mnist: Verifier, backend: str) -> None
     assert {outcome.tolerance for outcome in identity if "weights" in outcome.check} == {FLOAT32_LIMIT}
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("backend", [name for name, one in registered().items() if "float64" in one.dtypes])
 def test_every_backend_is_the_oracle_in_float64(float64: Verifier, backend: str) -> None:
     """In float64, where a backend has it, the same steps agree to 1e-9."""
@@ -114,6 +116,7 @@ def test_every_broken_adapter_has_its_check() -> None:
     assert sorted(CAUGHT_BY) == sorted(path.stem for path in BROKEN.glob("*.py"))
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("stem", CAUGHT_BY)
 def test_broken_adapter_is_caught(float32: Verifier, stem: str) -> None:
     """The adapter runs to its end, the check that knows its fault fails first, and names what is wrong with it."""
