@@ -71,8 +71,8 @@ def estimate(series: Sequence[Floats], resamples: int = RESAMPLES, seed: int = 0
         return Estimate(len(sample), spread, middle, *[np.nan] * 5)
     drawn = _drawn(series, middle, resamples, seed)
     low, high = interval(drawn)
-    order = stats.quantile_test(sample).confidence_interval(LEVEL)
-    return Estimate(len(sample), spread, middle, low, high, order.low, order.high, _p_value(drawn))
+    order_low, order_high = np.sort(sample)[list(_order_places(len(sample)))].tolist()
+    return Estimate(len(sample), spread, middle, low, high, order_low, order_high, _p_value(drawn))
 
 
 class Change(NamedTuple):
@@ -114,6 +114,13 @@ def change(
 def plausible_medians(series: Sequence[Floats], resamples: int = RESAMPLES, seed: int = 0) -> Floats:
     """What the median of samples, FEWEST at least, might have been, by the bootstrap of `estimate`: (resamples,)."""
     return _drawn(series, float(np.median(np.concatenate(series))), resamples, seed)
+
+
+@cache
+def _order_places(samples: int) -> tuple[int, int]:
+    """Which of so many samples, sorted, are the ends of their median's interval from the order alone."""
+    ends = stats.quantile_test(np.arange(samples)).confidence_interval(LEVEL)
+    return int(ends.low), int(ends.high)
 
 
 def _drawn(series: Sequence[Floats], middle: float, resamples: int, seed: int) -> Floats:

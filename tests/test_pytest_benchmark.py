@@ -13,7 +13,7 @@ from lockstep_bench.harness import compare
 from lockstep_bench.harness.machine.environment import available_cpus, machine_name
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(900)]
 
 
 def suite(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:

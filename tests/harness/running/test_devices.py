@@ -57,6 +57,7 @@ def with_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lockstep_bench.backends, "CUDA", tmp_path / "version")
 
 
+@pytest.mark.frameworks
 def test_without_a_gpu_nothing_runs_on_one(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A named backend is wrong usage, and says what is missing; of all, each has the reason."""
     monkeypatch.setattr(lockstep_bench.backends, "CUDA", tmp_path / "nothing")
@@ -67,6 +68,7 @@ def test_without_a_gpu_nothing_runs_on_one(digits: Dataset, tmp_path: Path, monk
     assert skipped["numba"] == "it does not run on cuda, only on cpu"
 
 
+@pytest.mark.frameworks
 def test_whoever_can_runs_on_the_gpu_and_the_reference_on_the_cpu(with_driver: None) -> None:
     """The others are skipped with the reason; nothing is asked of the CPU run that it did not have before."""
     planned = {backend.name: backend for backend in choose_backends([], device="cuda", aa=True)}
@@ -150,6 +152,7 @@ def test_verify_on_a_device_has_its_own_tolerance(
     assert tolerance("float64", "cuda") == TOLERANCES["float64"]
 
 
+@pytest.mark.frameworks
 def test_steps_launched_as_one_are_the_same_steps(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """`pytorch-tuned`'s way on a GPU, without its graph: parts of four steps, the rest one by one, a short batch."""
     from lockstep_bench.backends.pytorch import PyTorchTuned
@@ -172,6 +175,7 @@ def test_steps_launched_as_one_are_the_same_steps(digits: Dataset, monkeypatch: 
         assert np.array_equal(one, other)
 
 
+@pytest.mark.frameworks
 def test_why_not_names_the_gpu_before_the_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has to be there comes first."""
     monkeypatch.setattr(lockstep_bench.backends, "CUDA", tmp_path / "nothing")
