@@ -195,7 +195,7 @@ def test_a_block_that_fails_is_said_and_tried_again(digits: Dataset, tmp_path: P
     assert block_path(out, plan.blocks[0], "jsonl").read_bytes() == first
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "interrupted"])
 def test_ended_and_resumed_gives_the_same_table(trained: Path, tmp_path: Path, number: signal.Signals) -> None:
     """Ended in its second block: the first stays byte for byte, the second counts once; who interrupts is told so."""
     out = tmp_path / "out"
@@ -207,7 +207,7 @@ def test_ended_and_resumed_gives_the_same_table(trained: Path, tmp_path: Path, n
         time.sleep(0.02)
     process.send_signal(number)
     _, said = process.communicate()
-    if number == signal.SIGINT:
+    if number == signal.SIGTERM:
         assert process.returncode == 1
         assert f"interrupted: the blocks that were done are in {out}" in " ".join(said.split())
     plan = read_plan_of(out, SeedsPlan)
