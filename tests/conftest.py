@@ -25,13 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))  # never in CI: there the loop is empty
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Of several test processes each has one CPU: threads that wait for one another must not compete for it.
 
-    And tinygrad's search for the fastest kernels ends after its first round, of many: which one is the fastest is not
-    what tests ask.
+    And tinygrad's search for the fastest kernels ends after its first round, of many, but where it is timed: which one
+    is the fastest is not what tests ask.
     """
-    os.environ["BEAM_MIN_PROGRESS"] = "1e9"
+    if not config.getoption("benchmark_only", default=False):
+        os.environ["BEAM_MIN_PROGRESS"] = "1e9"
     if number := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[int(number) % len(cpus)]})

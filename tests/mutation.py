@@ -45,7 +45,7 @@ def main(folder: Path) -> int:
         'source_paths = ["lockstep_bench"]',
         f"only_mutate = {[f'lockstep_bench/harness/{name}' for name in MUTATED]}",
         f"pytest_add_cli_args_test_selection = {chosen}",
-        f"pytest_add_cli_args = {['-k', f'not ({skipped})']}",
+        f"pytest_add_cli_args = {['-m', 'not frameworks', '-k', f'not ({skipped})']}",
         "[tool.pytest.ini_options]",
         *(f"{name} = {value!r}" for name, value in pytest.items()),
     ]
