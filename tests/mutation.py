@@ -17,7 +17,8 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[1]
 MUTATED: Final = ("statistics.py", "problem.py", "checks/equivalence.py", "records/*.py")
 TESTS: Final = (
-    *("test_statistics.py", "test_problem.py", "checks/test_equivalence.py", "records", "tables/test_tables.py"),
+    *("test_statistics.py", "test_problem.py", "checks/test_equivalence.py", "records"),
+    *("tables/test_runs.py", "tables/test_comparisons.py", "tables/test_results.py", "report/test_summary.py"),
     *("running/test_plan.py", "running/test_schedule.py"),
 )
 LEFT_OUT: Final = (
