@@ -9,15 +9,7 @@ from lockstep_bench.harness.machine.floor import floor_seconds
 from lockstep_bench.harness.problem import Problem
 from lockstep_bench.harness.records.format import PlannedBackend
 from lockstep_bench.harness.records.raw_files import write_record
-from lockstep_bench.harness.records.sweep_grid import (
-    NOMINAL,
-    Point,
-    Sweep,
-    call_point,
-    folder_of,
-    points,
-    read_sweep,
-)
+from lockstep_bench.harness.records.sweep_grid import NOMINAL, Point, Sweep, call_point, folder_of, points, read_sweep
 
 SWEEP = Sweep(
     lockstep="1.0.0",
