@@ -190,7 +190,7 @@ def no_link(folder: Path) -> None:
 
 def write_table(folder: Path, name: str, table: DataFrame, decimals: Mapping[str, int] = DECIMALS) -> None:
     """Write one of them, rounded to the decimals of each column; no text in it is one that a spreadsheet would run."""
-    texts = table.select_dtypes("object").columns
+    texts = table.select_dtypes(exclude="number").columns  # whatever this version of pandas calls a text
     safe = table.assign(**{column: table[column].map(_no_formula) for column in texts})
     safe.round(dict(decimals)).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
 
