@@ -29,7 +29,7 @@ from lockstep_bench.harness.data.find import find_dataset
 from lockstep_bench.harness.records.format import Block
 from lockstep_bench.harness.records.raw_files import read_block, read_plan, write_plan
 from lockstep_bench.harness.running import node
-from lockstep_bench.harness.running.cluster import ClusterRun
+from lockstep_bench.harness.running.cluster_run import ClusterRun
 from lockstep_bench.harness.running.node import RESOURCE, Outcome
 
 RECORDED = Path(__file__).parent.parent.parent / "results" / "standard"
