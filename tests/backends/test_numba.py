@@ -1,4 +1,4 @@
-"""How the Numba backends cut the network into parts, which no other test has many of."""
+"""What the Numba backends have of their own: an exponential, and a network cut into parts."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lockstep_bench.backends.base import Problem, Split
-from lockstep_bench.backends.numba import Numba, NumbaSparse
+from lockstep_bench.backends.numba import Numba, NumbaSparse, _exponential
 from lockstep_bench.backends.numpy import NumPy
 from lockstep_bench.harness.problem import Dtype, initial_weights
 
@@ -35,3 +35,15 @@ def test_parts_are_one_network(backend: Numba, dtype: Dtype, threads: int) -> No
         assert backend.train(ORDER) == pytest.approx(reference.train(ORDER), rel=close)
     for found, expected in zip(backend.weights(), reference.weights(), strict=True):
         np.testing.assert_allclose(found, expected, atol=close)
+
+
+@pytest.mark.parametrize(("dtype", "close"), [(np.float32, 3e-7), (np.float64, 1e-15)])
+def test_the_exponential_is_as_exact_as_its_type(dtype: type[np.floating], close: float) -> None:
+    """From 0 down to where float32 has no normal number left; below there it is 0, or next to it."""
+    x = np.linspace(-87, 0, 10_001).astype(dtype)
+    found = x.copy()
+    _exponential(len(x), dtype)(found, np.empty_like(x))
+    np.testing.assert_allclose(found, np.exp(x.astype(np.float64)), rtol=close)
+    below = np.full(len(x), -1000, dtype)
+    _exponential(len(x), dtype)(below, np.empty_like(x))
+    assert (abs(below) < 2.0**-126).all()
