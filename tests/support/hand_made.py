@@ -1,7 +1,8 @@
 """Results folders of hand-made events, with numbers that one can check by hand."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -25,100 +26,108 @@ from lockstep_bench.harness.records.raw_files import BlockFile, write_plan
 from lockstep_bench.harness.report.summary import write_summary
 from lockstep_bench.harness.tables.results import Results, write_tables
 
+SHORT: Final[dict[str, Any]] = {"start": 30, "stop": 35, "steps": 1}
+"""What a turn trains that is the last of an epoch of 35 images."""
 
-def make_plan(*backends: str, seeds: tuple[int, ...] = (0,), dataset: str = "mnist", skip: str | None = None) -> Plan:
-    """A plan of two epochs with a target of 7.21 %; `skip` says why the last backend is not to be run."""
+
+def make_plan(
+    *backends: str,
+    seeds: Iterable[int] = (0,),
+    dataset: str | PlannedDataset = "mnist",
+    skip: str | None = None,
+    **fields: Any,
+) -> Plan:
+    """A plan of two epochs, or with these fields; `skip` says why the last backend is not to be run."""
+    if isinstance(dataset, str):
+        dataset = PlannedDataset(name=dataset, sha256="5ha", train_images=35, test_images=10_000)
     planned = [PlannedBackend(name=name, style="idiomatic", spec=name, versions={name: "0"}) for name in backends]
     if skip:
         planned[-1] = planned[-1].model_copy(update={"skip": skip})
-    return Plan(
-        lockstep="0.1.0",
-        commit="c0ffee",
-        commit_clean=True,
-        command="lockstep run",
-        preset=None,
-        problem=Problem(epochs=2),
-        dataset=PlannedDataset(name=dataset, sha256="5ha", train_images=35, test_images=10_000),
-        backends=planned,
-        blocks=[Block(id=f"seed-{seed}", seed=seed, threads=2) for seed in seeds],
-        device="cpu",
-        slice_steps=2,
-        turn_timeout_seconds=300.0,
-        target_error_percent=7.21,
-        machine="planned machine",
-    )
+    plain: dict[str, Any] = {
+        "lockstep": "0.1.0",
+        "commit": "c0ffee",
+        "commit_clean": True,
+        "command": "lockstep run",
+        "preset": None,
+        "problem": Problem(epochs=2),
+        "dataset": dataset,
+        "backends": planned,
+        "blocks": [Block(id=f"seed-{seed}", seed=seed, threads=2) for seed in seeds],
+        "device": "cpu",
+        "slice_steps": 2,
+        "turn_timeout_seconds": 300.0,
+        "target_error_percent": 7.21,
+        "machine": "planned machine",
+    }
+    return Plan(**(plain | fields))
 
 
-def machine() -> MachineEvent:
+def machine(name: str = "this machine", python: str = "3.14") -> MachineEvent:
     """The first event of a block."""
-    return MachineEvent(machine="this machine", started="2026-01-01T00:00:00+00:00", details={})
+    return MachineEvent(machine=name, started="2026-01-01T00:00:00+00:00", details={"python": python})
 
 
-def begin(backend: str, start: float = 2.0, build: float = 0.5) -> list[Event]:
-    """A worker that started and built."""
-    versions = {"keras": "3.15.1", "tensorflow": "2.21.0"} if backend == "keras" else {backend: "1.0"}
+def begin(
+    backend: str,
+    versions: dict[str, str] | None = None,
+    *,
+    source: str | None = None,
+    pools: Sequence[dict[str, Any]] = (),
+) -> list[Event]:
+    """A worker that started within 2 seconds and built within half a one."""
     return [
         StartEvent(
-            backend=backend, start_seconds=start, import_seconds=1.0, versions=versions, memory_bytes=40_000_000
+            backend=backend,
+            start_seconds=2.0,
+            import_seconds=1.0,
+            versions=versions or {backend: "1.0", "a-library": "2.0"},
+            source_sha256=source,
+            memory_bytes=40_000_000,
         ),
         BuildEvent(
             backend=backend,
-            build_seconds=build,
+            build_seconds=0.5,
             weights_sha256="w",
             memory_bytes=50_000_000,
-            pools=[],
+            pools=list(pools),
             variables={},
         ),
     ]
 
 
-def turn(
-    backend: str,
-    epoch: int,
-    number: int,
-    seconds: float,
-    loss: float = 1.0,
-    *,
-    steal: float | None = None,
-    load: float = 1.0,
-    waiting: dict[str, float] | None = None,
-) -> TurnEvent:
-    """The first (30 images, 2 steps) or second slice (5 images, 1 step) of an epoch, by the number of its round."""
-    start, stop, steps = (0, 30, 2) if number % 2 else (30, 35, 1)
+def turn(backend: str, epoch: int, number: int, seconds: float, loss: float = 1.0, **fields: Any) -> TurnEvent:
+    """A turn of a round, of 2 steps on 30 images, or with these fields."""
+    plain: dict[str, Any] = {
+        "start": 0,
+        "stop": 30,
+        "steps": 2,
+        "at_seconds": 10.0 * number,
+        "cpu_seconds": 1.5 * seconds,
+        "involuntary_switches": 7,
+        "steal_percent": None,
+        "load_average": 1.0,
+        "waiting_seconds": {},
+    }
     return TurnEvent(
-        backend=backend,
-        epoch=epoch,
-        round=number,
-        start=start,
-        stop=stop,
-        steps=steps,
-        at_seconds=10.0 * number,
-        train_seconds=seconds,
-        train_loss=loss,
-        cpu_seconds=1.5 * seconds,
-        involuntary_switches=7,
-        steal_percent=steal,
-        load_average=load,
-        waiting_seconds=waiting or {},
+        backend=backend, epoch=epoch, round=number, train_seconds=seconds, train_loss=loss, **(plain | fields)
     )
 
 
-def evaluation(backend: str, epoch: int, error: float, disagreements: int | None = 0) -> EvaluationEvent:
-    """An evaluation that took 3 seconds."""
+def evaluation(backend: str, epoch: int, error: float, disagreements: int | None = 0, **fields: Any) -> EvaluationEvent:
+    """An evaluation that took 3 seconds, or with these fields."""
+    plain: dict[str, Any] = {
+        "weights_seconds": (0.3, 0.1),
+        "predict_seconds": 1.0,
+        "evaluate_seconds": 3.0,
+        "train_error_percent": error / 2,
+        "test_loss": error / 10,
+        "order_sha256": "o",
+        "threads_used": 2,
+        "affinity": [0, 1],
+        "peak_bytes": 100_000_000 + epoch,
+    }
     return EvaluationEvent(
-        backend=backend,
-        epoch=epoch,
-        weights_seconds=(0.3, 0.1),
-        predict_seconds=1.0,
-        evaluate_seconds=3.0,
-        train_error_percent=error - 1,
-        test_loss=error / 10,
-        test_error_percent=error,
-        order_sha256="o",
-        threads_used=2,
-        affinity=[0, 1],
-        peak_bytes=100_000_000 + epoch,
-        disagreements=disagreements,
+        backend=backend, epoch=epoch, test_error_percent=error, disagreements=disagreements, **(plain | fields)
     )
 
 
@@ -133,10 +142,10 @@ def whole_run(backend: str, *seconds: float, errors: tuple[float, float] = (9.0,
     return [
         *begin(backend),
         turn(backend, 1, 1, one),
-        turn(backend, 1, 2, two),
+        turn(backend, 1, 2, two, **SHORT),
         evaluation(backend, 1, errors[0]),
         turn(backend, 2, 3, three),
-        turn(backend, 2, 4, four),
+        turn(backend, 2, 4, four, **SHORT),
         evaluation(backend, 2, errors[1]),
         end(backend),
     ]
@@ -157,16 +166,16 @@ def times(factor: float) -> list[float]:
 
 def long_run(backend: str, *seconds: float, error: float = 5.5, **conditions: Any) -> list[Event]:
     """A run of one epoch whose turns, of 2 steps each, take these times."""
-    turns = [turn(backend, 1, 2 * place + 1, each, **conditions) for place, each in enumerate(seconds)]
+    turns = [turn(backend, 1, number, each, **conditions) for number, each in enumerate(seconds, start=1)]
     return [*begin(backend), *turns, evaluation(backend, 1, error), end(backend)]
 
 
-def write(folder: Path, plan: Plan, *blocks: list[Event]) -> Path:
+def write(folder: Path, plan: Plan, *blocks: list[Event], on: str = "this machine", python: str = "3.14") -> Path:
     """A results folder with these blocks' events, each after the machine's; further planned blocks were not begun."""
     write_plan(folder, plan)
     for block, events in zip(plan.blocks, blocks, strict=False):
         with BlockFile(folder, block) as file:
-            for event in [machine(), *events]:
+            for event in [machine(on, python), *events]:
                 file.append(event)
     return folder
 

@@ -12,22 +12,9 @@ import pytest
 from lockstep_bench.harness import compare
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.problem import Problem
-from lockstep_bench.harness.records.format import (
-    Block,
-    BuildEvent,
-    EndEvent,
-    EvaluationEvent,
-    Event,
-    MachineEvent,
-    Plan,
-    PlannedBackend,
-    PlannedDataset,
-    StartEvent,
-    Status,
-    TurnEvent,
-)
-from lockstep_bench.harness.records.raw_files import BlockFile, write_plan
+from lockstep_bench.harness.records.format import Block, Event, PlannedDataset, Status
 from lockstep_bench.harness.report.changes import cells, fail_on_slower, notes, page, write_csv
+from support.hand_made import begin, end, evaluation, make_plan, turn, write
 
 RESULTS = Path(__file__).parents[3] / "results"
 BLAS = {"user_api": "blas", "internal_api": "openblas", "version": "0.3.31", "architecture": "Zen"}
@@ -64,101 +51,39 @@ def result(
     """
     random = np.random.default_rng(seed)
     names = ["numpy", *ratios]
-    blocks = [
-        Block(id=f"{threads}-{number}", seed=0, threads=threads, replicate=number + 1) for number in range(replicates)
-    ]
-    plan = Plan(
-        lockstep="0.1.0",
+    plan = make_plan(
+        *names,
         commit=commit,
         commit_clean=None if commit is None else True,
-        command="lockstep run",
-        preset=None,
         problem=Problem(epochs=epochs, batch_size=batch_size),
         dataset=PlannedDataset(name=dataset, sha256=f"5ha of {dataset}", train_images=30, test_images=10_000),
-        backends=[PlannedBackend(name=name, style="tuned", spec=name, versions={}) for name in names],
-        blocks=blocks,
-        device="cpu",
+        blocks=[
+            Block(id=f"{threads}-{number}", seed=0, threads=threads, replicate=number)
+            for number in range(1, replicates + 1)
+        ],
         slice_steps=slice_steps,
-        turn_timeout_seconds=300.0,
-        target_error_percent=7.21,
         machine=machine,
     )
-    write_plan(folder, plan)
-    for block in blocks:
-        events: list[Event] = [MachineEvent(machine=machine, started="2026-01-01", details={"python": python})]
-        own = {"numpy": numpy, **dict.fromkeys(ratios, "1.0"), **(versions or {})}
+    own = {"numpy": numpy, **dict.fromkeys(ratios, "1.0"), **(versions or {})}
+    blocks = []
+    for _ in plan.blocks:
+        events: list[Event] = []
         for name in names:
-            start = StartEvent(
-                backend=name,
-                start_seconds=1.0,
-                import_seconds=0.5,
-                versions={name: own[name]},
-                source_sha256=source if name == "numpy" else source and "b",
-                memory_bytes=1,
-            )
-            build = BuildEvent(
-                backend=name,
-                build_seconds=0.1,
-                weights_sha256="w",
-                memory_bytes=1,
-                pools=[{**BLAS, "version": blas}],
-                variables={},
-            )
-            events += [start, build]
+            code = source if name == "numpy" else source and "b"
+            events += begin(name, {name: own[name]}, source=code, pools=[{**BLAS, "version": blas}])
         machine_now = drift * np.exp(np.log(2) * (1 + np.sin(np.linspace(0, 9, rounds))) / 2)
-        for number in range(rounds):
+        for number, now in enumerate(machine_now, start=1):
             for name in names:
                 noise = np.exp(0.05 * random.standard_normal())
-                events.append(turn(name, number + 1, float(machine_now[number] * ratios.get(name, 1.0) * noise)))
+                events.append(turn(name, 1, number, float(now * ratios.get(name, 1.0) * noise)))
         for name in names:
-            events.append(evaluation(name, error if name != "numpy" else 6.0, memory if name != "numpy" else 100))
-            if failed and name == names[-1]:
-                events.append(EndEvent(backend=name, status=failed, reason="because"))
-            else:
-                events.append(EndEvent(backend=name, status="ok"))
-        with BlockFile(folder, block) as file:
-            for event in [*events, EndEvent(backend=None, status="ok")]:
-                file.append(event)
-    return folder
-
-
-def turn(backend: str, number: int, seconds: float) -> TurnEvent:
-    """A turn of two steps."""
-    return TurnEvent(
-        backend=backend,
-        epoch=1,
-        round=number,
-        start=0,
-        stop=30,
-        steps=2,
-        at_seconds=float(number),
-        train_seconds=seconds,
-        train_loss=1.0,
-        cpu_seconds=seconds,
-        involuntary_switches=0,
-        steal_percent=None,
-        load_average=1.0,
-        waiting_seconds={},
-    )
-
-
-def evaluation(backend: str, error: float, memory: int) -> EvaluationEvent:
-    """The evaluation of the one epoch."""
-    return EvaluationEvent(
-        backend=backend,
-        epoch=1,
-        weights_seconds=(0.1, 0.1),
-        predict_seconds=1.0,
-        evaluate_seconds=1.0,
-        train_error_percent=error,
-        test_loss=1.0,
-        test_error_percent=error,
-        order_sha256="o",
-        threads_used=2,
-        affinity=[0, 1],
-        peak_bytes=memory,
-        disagreements=0,
-    )
+            as_numpy = name == "numpy"
+            events += [
+                evaluation(name, 1, 6.0 if as_numpy else error, peak_bytes=100 if as_numpy else memory),
+                end(name, failed, "because") if failed and name == names[-1] else end(name),
+            ]
+        blocks.append([*events, end(None)])
+    return write(folder, plan, *blocks, on=machine, python=python)
 
 
 def row_of(changes: pd.DataFrame, backend: str) -> "pd.Series[Any]":

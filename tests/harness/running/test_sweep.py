@@ -18,20 +18,8 @@ from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.machine.floor import floor_seconds
 from lockstep_bench.harness.problem import Problem
-from lockstep_bench.harness.records.format import (
-    Block,
-    EndEvent,
-    EvaluationEvent,
-    Event,
-    ExtraEvent,
-    FloorEvent,
-    MachineEvent,
-    Plan,
-    PlannedBackend,
-    PlannedDataset,
-    TurnEvent,
-)
-from lockstep_bench.harness.records.raw_files import BlockFile, write_plan, write_record
+from lockstep_bench.harness.records.format import Block, Event, ExtraEvent, Plan, PlannedBackend, PlannedDataset
+from lockstep_bench.harness.records.raw_files import write_record
 from lockstep_bench.harness.records.sweep_grid import (
     FILE,
     NOMINAL,
@@ -51,6 +39,8 @@ from lockstep_bench.harness.tables.results import load
 from lockstep_bench.harness.tables.scaling import crossings, exponent, overhead, plausible_logs
 from lockstep_bench.harness.tables.sweep_tables import SweepResults, load_sweep
 from support.command import LOCKSTEP, files
+from support.hand_made import end, evaluation, floor, turn, write
+from support.hand_made import make_plan as make_plan_by_hand
 
 MACHINE = "A Machine, 2 CPUs"
 ROUNDS = 8
@@ -97,7 +87,7 @@ def make_up(
     random = np.random.default_rng(0)
     for point in points(sweep):
         plan = made_plan(sweep, point)
-        write_plan(folder_of(folder, point), plan)
+        blocks = []
         for block in plan.blocks:
             drifts = np.exp(10 * noise * random.standard_normal(1 + ROUNDS))
             took = {
@@ -106,31 +96,25 @@ def make_up(
                 for name in backends
                 if not (failed and failed[0] == name and point.batch_size >= failed[1])
             }
-            with BlockFile(folder_of(folder, point), block) as file:
-                factor = 10 if block.threads == bad_moment else 1
-                seen = {name: factor * cost for name, cost in (calls or {}).items()}
-                for event in made_events(sweep, point, took, seen):
-                    file.append(event)
+            factor = 10 if block.threads == bad_moment else 1
+            seen = {name: factor * cost for name, cost in (calls or {}).items()}
+            blocks.append(list(made_events(sweep, point, took, seen)))
+        write(folder_of(folder, point), plan, *blocks, on=MACHINE)
     return load_sweep(folder)
 
 
 def made_plan(sweep: Sweep, point: Point) -> Plan:
     """As `sweep.plan_of` would have it."""
-    return Plan(
-        lockstep="0.1.0",
+    return make_plan_by_hand(
         commit=None,
         commit_clean=None,
         command="",
-        preset=None,
         problem=Problem(hidden=point.hidden, batch_size=point.batch_size, epochs=1),
         dataset=PlannedDataset(name="mnist", sha256="5ha", train_images=point.train_images, test_images=10_000),
         backends=sweep.backends,
         blocks=[Block(id=f"threads-{count}", seed=0, threads=count) for count in sweep.threads],
-        device="cpu",
         slice_steps=10,
         fixed_steps=10 * (1 + sweep.rounds),
-        turn_timeout_seconds=300.0,
-        target_error_percent=7.21,
         machine=MACHINE,
     )
 
@@ -138,60 +122,23 @@ def made_plan(sweep: Sweep, point: Point) -> Plan:
 def made_events(
     sweep: Sweep, point: Point, took: dict[str, NDArray[np.float64]], calls: dict[str, float]
 ) -> Iterator[Event]:
-    """A block's, with the seconds of every backend's turns, the first of them fifty times as slow."""
-    yield MachineEvent(machine=MACHINE, started="2026-01-01T00:00:00+00:00", details={"python": "3.14"})
+    """A block's, with the seconds of every backend's turns of ten steps, the first of them fifty times as slow."""
+    images = 10 * point.batch_size
     for number in range(1, 2 + ROUNDS):
-        yield FloorEvent(round=number, at_seconds=0.0, flops_per_second=1e12, bytes_per_second=1e12)
+        yield floor(number, 1e12, 1e12)
+        start = (number - 1) * images
         for name, seconds in took.items():
-            yield made_turn(name, number, 10 * point.batch_size, seconds[number - 1] * (50 if number == 1 else 1))
+            now = seconds[number - 1] * (50 if number == 1 else 1)
+            yield turn(name, 1, number, now, start=start, stop=start + images, steps=10)
     for backend in sweep.backends:
         if backend.name not in took:
-            yield EndEvent(backend=backend.name, status="error", reason="out of memory")
+            yield end(backend.name, "error", "out of memory")
             continue
-        yield made_evaluation(backend.name)
+        yield evaluation(backend.name, 1, 80.0)
         if point == call_point(sweep):
             yield ExtraEvent(backend=backend.name, latency_seconds=[], call_seconds=calls.get(backend.name, 0.0))
-        yield EndEvent(backend=backend.name, status="ok")
-    yield EndEvent(backend=None, status="ok")
-
-
-def made_turn(backend: str, number: int, images: int, seconds: float) -> TurnEvent:
-    """A round's slice of ten steps."""
-    return TurnEvent(
-        backend=backend,
-        epoch=1,
-        round=number,
-        start=(number - 1) * images,
-        stop=number * images,
-        steps=10,
-        at_seconds=0.0,
-        train_seconds=seconds,
-        train_loss=2.3,
-        cpu_seconds=seconds,
-        involuntary_switches=0,
-        steal_percent=None,
-        load_average=1.0,
-        waiting_seconds={},
-    )
-
-
-def made_evaluation(backend: str) -> EvaluationEvent:
-    """Of a network that is the reference's."""
-    return EvaluationEvent(
-        backend=backend,
-        epoch=1,
-        weights_seconds=(0.01, 0.01),
-        predict_seconds=0.1,
-        evaluate_seconds=0.2,
-        train_error_percent=80.0,
-        test_loss=2.3,
-        test_error_percent=80.0,
-        order_sha256="o",
-        threads_used=2,
-        affinity=[0, 1],
-        peak_bytes=100_000_000,
-        disagreements=0,
-    )
+        yield end(backend.name)
+    yield end(None)
 
 
 def linear(name: str, point: Point, threads: int) -> float:

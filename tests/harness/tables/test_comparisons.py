@@ -177,18 +177,18 @@ def test_numbers_of_threads_are_tables_of_their_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("conditions", "column"),
     [
-        ({"steal": 2.5}, "steal_percent"),
-        ({"load": 3.5}, "foreign_load"),
-        ({"waiting": {"keras": 0.02}}, "waiting_percent"),
+        ({"steal_percent": 2.5}, "steal_percent"),
+        ({"load_average": 3.5}, "foreign_load"),
+        ({"waiting_seconds": {"keras": 0.02}}, "waiting_percent"),
     ],
 )
 def test_times_under_bad_conditions_are_called_unstable(
     tmp_path: Path, conditions: dict[str, Any], column: str
 ) -> None:
     """2.5 % steal, a load of 3.5 with 2 threads, 2 % used while waiting: each by name, and only where it was."""
-    quick = [event.model_copy(update={"weights_seconds": (0.1, 0.1)}) for event in [evaluation("numpy", 1, 5.5)]]
-    numpy = [*long_run("numpy", *times(1), **conditions)[:-2], *quick, end("numpy")]
-    keras = [*long_run("keras", *times(2))[:-2], quick[0].model_copy(update={"backend": "keras"}), end("keras")]
+    quick: dict[str, Any] = {"weights_seconds": (0.1, 0.1)}
+    numpy = [*long_run("numpy", *times(1), **conditions)[:-2], evaluation("numpy", 1, 5.5, **quick), end("numpy")]
+    keras = [*long_run("keras", *times(2))[:-2], evaluation("keras", 1, 5.5, **quick), end("keras")]
     results = write_all(write(tmp_path, make_plan("numpy", "keras"), [*numpy, *keras]))
     guilty, other = ("keras", "numpy") if column == "waiting_percent" else ("numpy", "keras")
     assert summary_of(results, guilty)["unstable"].startswith(f"{column} ")
