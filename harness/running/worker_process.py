@@ -17,7 +17,7 @@ from typing import Any, Self
 from lockstep_bench.backends import load
 from lockstep_bench.harness.problem import Dtype, Problem, Profile
 from lockstep_bench.harness.records.format import Status
-from lockstep_bench.harness.running.guard import guard
+from lockstep_bench.harness.running.process_guard import guard
 
 WORKER = "lockstep_bench.harness.worker.worker"
 """The module that a worker process runs."""

@@ -29,8 +29,8 @@ from lockstep_bench.harness.records.format import (
 )
 from lockstep_bench.harness.records.raw_files import read_block, read_plan
 from lockstep_bench.harness.running.conductor import conduct
-from lockstep_bench.harness.running.guard import guard
 from lockstep_bench.harness.running.plan import make_plan
+from lockstep_bench.harness.running.process_guard import guard
 from lockstep_bench.harness.running.worker_process import THREAD_VARIABLES, WorkerProcess
 
 BROKEN = Path(__file__).parents[2] / "broken"

@@ -11,8 +11,8 @@ from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.records.format import EndEvent, EvaluationEvent
 from lockstep_bench.harness.records.raw_files import Recorded, read_block
 from lockstep_bench.harness.running.conductor import conduct
-from lockstep_bench.harness.running.guard import guard
 from lockstep_bench.harness.running.plan import make_plan
+from lockstep_bench.harness.running.process_guard import guard
 from lockstep_bench.harness.running.worker_process import LOG_BYTES
 
 PHASES = ("build", "first-turn", "later-turn", "evaluation", "exit")
