@@ -137,9 +137,13 @@ def test_a_block_never_spans_two_series() -> None:
 
 
 def test_a_block_is_a_run_of_neighbours() -> None:
-    """A block as long as the series can only be the series; blocks of 2 of alternating signs cancel in every one."""
+    """A block as long as the series can only be the series; blocks of 2 of alternating signs cancel in every one.
+
+    Of four neighbours among five values at most one is the first or the last, and a fifth value is one more.
+    """
     assert set(resampled_medians([np.arange(7.0)], 7, 50, 0)) == {3.0}
     assert set(resampled_medians([np.array([-1.0, 1.0] * 4)], 2, 500, 0)) == {0.0}
+    assert set(resampled_medians([np.array([0.0, 9.0, 9.0, 9.0, 0.0])], 4, 500, 0)) == {9.0}
 
 
 def test_both_directions_of_a_pair_agree() -> None:
@@ -152,7 +156,22 @@ def test_both_directions_of_a_pair_agree() -> None:
     assert (back.ratio_low, back.ratio_high) == pytest.approx((1 / forth.ratio_high, 1 / forth.ratio_low))
     assert (back.order_low, back.order_high) == pytest.approx((1 / forth.order_high, 1 / forth.order_low))
     assert (back.p_value, back.p_holm) == (forth.p_value, forth.p_holm)
+    found = estimate([np.log(times["a"][0]) - np.log(times["b"][0])])
+    assert (forth.p_value, forth.spread_percent) == pytest.approx((found.p_value, 100 * found.spread))
     assert (forth.verdict, back.verdict) == ("faster", "slower")
+
+
+def test_pairs_come_in_the_order_of_their_names() -> None:
+    """Each with every other, as the backends were given; one that has too few rounds has its places too."""
+    times = {"b": [np.full(9, 2.0)], "c": [np.full(9, np.nan)], "a": [np.full(9, 1.0)]}
+    assert ["".join((found.backend, found.other)) for found in compare_all(times)] == [
+        "bc",
+        "ba",
+        "cb",
+        "ca",
+        "ab",
+        "ac",
+    ]
 
 
 def test_rounds_that_one_of_a_pair_lacks_are_left_out() -> None:
@@ -183,7 +202,7 @@ def test_a_verdict_is_the_intervals(low: float, high: float, verdict: str) -> No
 def test_holm_multiplies_by_how_many_are_left() -> None:
     """0.01 * 3, 0.03 * 2, and 0.04 * 1, which must not be less than the one before."""
     assert holm([0.01, 0.04, 0.03]).tolist() == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.6, 0.5]).tolist() == [1.0, 1.0]
+    assert holm([0.6, 0.9]).tolist() == [1.0, 1.0]
     assert holm([]).tolist() == []
 
 

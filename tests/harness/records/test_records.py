@@ -205,7 +205,8 @@ def test_an_attempt_that_was_cut_short_stays_marked_and_does_not_count(tmp_path:
         whole, new = content[: content[:stop].rfind(b"\n") + 1], path.read_bytes()
         assert new.startswith(whole)
         marks = new[len(whole) :].splitlines()[: -len(again)]
-        assert [json.loads(mark)["status"] for mark in marks] == ["interrupted"] * bool(whole)
+        ended = [(event["status"], event["reason"]) for event in map(json.loads, marks)]
+        assert ended == [("interrupted", "the run ended before its block did")] * bool(whole)
         assert read_block(tmp_path, BLOCK) == Recorded(again, before=1 if whole else 0)
 
 
@@ -233,10 +234,12 @@ def test_a_line_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path: Path)
         with BlockFile(tmp_path, BLOCK) as file:
             file.append(EVENTS[0])
             resource.setrlimit(resource.RLIMIT_FSIZE, (file.path.stat().st_size + 10, hard))
-            with pytest.raises(LockstepError, match="cannot be written: File too large; make room, then go on with"):
+            with pytest.raises(LockstepError) as caught:
                 file.append(EVENTS[1])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said = "cannot be written: File too large; make room, then go on with --resume: what was complete is kept"
+    assert str(caught.value) == f"{file.path} {said}"
     assert read_block(tmp_path, BLOCK).events == EVENTS[:1]
 
 

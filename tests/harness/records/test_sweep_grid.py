@@ -46,8 +46,8 @@ def test_each_problem_has_a_folder_of_its_name() -> None:
 def test_calls_are_measured_where_steps_are_shortest() -> None:
     """The smallest network and batch; of several images, the first."""
     assert call_point(SWEEP) == (784, 15, 100)
-    shuffled = SWEEP.model_copy(update={"hidden": [1568, 784], "batch_size": [60, 15]})
-    assert call_point(shuffled) == (784, 15, 100)
+    shuffled = SWEEP.model_copy(update={"hidden": [1568, 784], "batch_size": [60, 15], "train_images": [200, 100]})
+    assert call_point(shuffled) == (784, 15, 200)
 
 
 def test_a_slice_is_a_fifth_of_a_second_within_bounds() -> None:
