@@ -79,6 +79,15 @@ def test_sizes_below_one_are_refused_by_name(name: str, value: int) -> None:
     assert getattr(Problem(**arguments), name) == 1
 
 
+@pytest.mark.parametrize("name", ["learning_rate", "beta_1", "beta_2", "epsilon", "l2"])
+def test_rates_are_between_0_and_1(name: str) -> None:
+    """The message names the field and the value; the penalty alone may be 0, which is none."""
+    for value in (-0.5, 1.0, 1.5) if name == "l2" else (-0.5, 0.0, 1.0, 1.5):
+        arguments: dict[str, Any] = {name: value}
+        with pytest.raises(ValueError, match=f"^{name.replace('_', ' ')} must be between 0 and 1, not {value}$"):
+            Problem(**arguments)
+
+
 def test_other_dtypes_are_refused() -> None:
     """The message says which there are."""
     with pytest.raises(ValueError, match=r"^dtype must be one of float32, float64, not float16$"):

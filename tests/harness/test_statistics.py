@@ -223,13 +223,15 @@ def test_outliers_are_far_off_in_robust_deviations() -> None:
     assert outliers(values).tolist() == expected.tolist()
     assert outliers(np.array([1.0] * 9 + [50.0])).tolist() == [False] * 9 + [True]
     assert outliers(np.array([])).tolist() == []
+    assert robust_deviation(np.array([])) == 0
 
 
 def test_the_mean_has_students_interval() -> None:
-    """As scipy's own test has it; a single value has none."""
+    """As scipy's own test has it, of two values on; a single value has none."""
     values = np.array([6.0, 6.3, 5.9, 6.1, 6.4])
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert mean_interval(values) == pytest.approx((expected.low, expected.high))
+    for count in (2, 5):
+        expected = stats.ttest_1samp(values[:count], 0).confidence_interval(0.95)
+        assert mean_interval(values[:count]) == pytest.approx((expected.low, expected.high))
     assert np.isnan(mean_interval(values[:1])).all()
 
 
