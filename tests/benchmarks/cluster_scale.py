@@ -11,6 +11,7 @@ more, the limit is reached. With one node and no pauses at all, the time is what
 import argparse
 import asyncio
 import multiprocessing
+import os
 import resource
 import sys
 import tempfile
@@ -158,6 +159,7 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--faster", type=float, nargs="+", default=[1.0, 2.0, 4.0, 8.0, 16.0])
     arguments = parser.parse_args()
+    os.environ["DASK_LOGGING__DISTRIBUTED"] = "warning"  # a thousand nodes that say hello hide the table
     node.run_block = fake_block
     from distributed import Client
 

@@ -234,9 +234,19 @@ WRONG_USAGE = {
     "timeout": (["--turn-timeout", "1e10"], "give a smaller one"),
     "seeds": (["--seeds", "one"], "--seeds takes whole numbers"),
     "negative seed": (["--seeds", "-1"], "--seeds takes whole numbers"),
+    "retry without resume": (["--retry-failed"], "--retry-failed goes with --resume: give both"),
+    "file for a folder": (["numpy", "--out", "missing.py"], "missing.py is a file: give another --out"),
     "device": (["numpy", "--device", "abacus"], "does not run on abacus, only on cpu"),
     "option": (["--no-such-option"], "No such option"),
 }
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_what_is_gone_on_with_has_to_be_named(tmp_path: Path, command: str) -> None:
+    """There may be several."""
+    process = lockstep(command, "--resume", cwd=tmp_path)
+    assert process.returncode == 2
+    assert "--resume needs --out" in process.stderr
 
 
 @pytest.mark.parametrize("case", WRONG_USAGE)
