@@ -38,12 +38,6 @@ def pytest_configure(config: pytest.Config) -> None:
         os.sched_setaffinity(0, {cpus[int(number) % len(cpus)]})
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One test process more than there are CPUs: a quarter of the time tests wait for others' deadlines."""
-    return len(os.sched_getaffinity(0)) + 1
-
-
 @contextmanager
 def every_cpu() -> Iterator[None]:
     """Within it this process, and what it starts, may use every CPU that there is."""
