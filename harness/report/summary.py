@@ -1,6 +1,7 @@
 """summary.md: what the tables say, for people."""
 
 from collections.abc import Iterator
+from math import isnan
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.tables.comparisons import NODES, RULES
 from lockstep_bench.harness.tables.results import NOT_IDENTICAL, Part, Results, each, parts, title
-from lockstep_bench.harness.tables.views import came_through
+from lockstep_bench.harness.tables.views import came_through, dense_floor
 
 BEGIN: Final = "<!-- lockstep report: begin -->"
 END: Final = "<!-- lockstep report: end -->"
@@ -218,10 +219,11 @@ def _notebook(row: "Series[Any]") -> str:
 
 
 def ratio_cell(row: "Series[Any]", column: str, digits: int = 2) -> str:
-    """A ratio with its interval, where there is one."""
+    """A ratio with its interval, where there is one; one below 0.1, as of a GPU, with two digits more."""
     ratio, low, high = (row[name] for name in (column, f"{column}_low", f"{column}_high"))
     if pd.isna(ratio):
         return ""
+    digits += 2 * (ratio < 0.1)
     return f"{ratio:.{digits}f}" + ("" if pd.isna(low) else f" ({low:.{digits}f} to {high:.{digits}f})")
 
 
@@ -318,9 +320,9 @@ def conditions(results: Results) -> Iterator[str]:
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(block.seed for block in plan.blocks))
     yield f"seeds: {seeds}" + (f", {replicates} replicates of each" if replicates > 1 else "")
     yield f"turns: slices of {plan.slice_steps} steps, one backend at a time, each in a process of its own"
-    if not results.turns["floor_microseconds_per_step"].isna().all():
-        floor = results.turns["floor_microseconds_per_step"].median()
-        yield f"dense floor: {floor:,.0f} µs per step, the median over rounds"
+    floor, name = dense_floor(results)
+    if not isnan(floor):
+        yield f"{name}: {floor:,.0f} µs per step, the median over rounds"
     for backend, versions in runs.groupby("backend", sort=False)["versions"]:
         yield f"{backend}: {each(versions) or 'no version recorded'}"
     changes = " with uncommitted changes" if plan.commit_clean is False else ""

@@ -177,7 +177,8 @@ def _typical(to_target: "Series[Any]") -> float:
 
 def _conditions(turns: DataFrame, runs: DataFrame) -> Row:
     """What the rules ask for."""
-    put_off = (runs["weights_seconds"] - runs["weights_again_seconds"]) / runs["median_slice_seconds"]
+    near = runs[runs["device"] == "cpu"]  # elsewhere a first call copies what a framework keeps for the second
+    put_off = (near["weights_seconds"] - near["weights_again_seconds"]) / near["median_slice_seconds"]
     return {
         "steal_percent": turns["steal_percent"].mean(),
         "foreign_load": (turns["load_average"] - turns["threads"].astype("float64")).median(),

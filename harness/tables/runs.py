@@ -47,7 +47,7 @@ class Run(NamedTuple):
         python: the version of Python on that machine.
         nodes: how many nodes of a cluster shared that machine.
         events: its own, in order.
-        floors: by round, the dense floor of a step in microseconds.
+        floors: by round, the dense floor of a step in microseconds; of the CPU, and so none for who trains elsewhere.
         waited: CPU seconds that its worker used in turns of others, and the seconds that these turns took.
     """
 
@@ -85,12 +85,13 @@ def runs_of(plan: Plan, block: Block, events: Sequence[Event], damage: str = "")
     turns = [event for event in events if isinstance(event, TurnEvent)]
     for planned in plan.backends:
         own = [event for event in events if getattr(event, "backend", None) == planned.name]
+        device = planned.device or plan.device
+        own_floors = floors if device == "cpu" else {}
         status, reason = ("error", damage) if damage else _outcome(planned, events, own)
-        if status == "ok" and (hidden := _hidden_work(own, floors)):
+        if status == "ok" and (hidden := _hidden_work(own, own_floors)):
             status, reason = "not-identical", hidden
         who = {"backend": planned.name, "style": planned.style, "seed": block.seed, "replicate": block.replicate}
-        where = {"machine": machine, "dataset": plan.dataset.name, "threads": block.threads}
-        where["device"] = planned.device or plan.device
+        where = {"machine": machine, "dataset": plan.dataset.name, "threads": block.threads, "device": device}
         identity = {**who, "status": status, **where, "profile": plan.profile, "block": block.id}
         waited = [turn for turn in turns if planned.name in turn.waiting_seconds]
         # An exception's text may have lines and control characters; a row, a list item and a heading may not.
@@ -103,7 +104,7 @@ def runs_of(plan: Plan, block: Block, events: Sequence[Event], damage: str = "")
             python,
             nodes,
             own,
-            floors,
+            own_floors,
             (
                 sum(turn.waiting_seconds[planned.name] for turn in waited),
                 sum(turn.train_seconds for turn in waited),

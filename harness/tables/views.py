@@ -70,6 +70,12 @@ def rounds(results: Results) -> DataFrame:
     return table[names].set_axis(Index(range(1, len(table) + 1), name="round"))
 
 
+def dense_floor(results: Results) -> tuple[float, str]:
+    """The dense floor in microseconds per step, the median over rounds, NaN if none was measured; and its name."""
+    name = "dense floor" if results.plan.device == "cpu" else "dense floor of the CPU"
+    return float(results.turns["floor_microseconds_per_step"].median()), name
+
+
 def _ok(results: Results) -> DataFrame:
     """The runs of backends that came through, all of theirs, without the reference's twin."""
     return results.runs[results.runs["backend"].isin(came_through(results)["backend"])]

@@ -85,11 +85,11 @@ def _step_time(results: Results) -> Figure:
             axes.plot([low, high], [place, place], color=look.colour, linewidth=2)
         axes.plot(time, place, look.marker, color=look.colour, markersize=6)
         beside(axes, time if pd.isna(high) else high, place, f"{time:,.0f}")
-    floor = results.turns["floor_microseconds_per_step"].median()
+    floor, name = views.dense_floor(results)
     if pd.notna(floor):
         axes.axvline(floor, color="0.4", linestyle=":")
         top = axes.get_xaxis_transform()
-        axes.text(floor, 1.01, f"dense floor {floor:,.0f}", transform=top, ha="center", fontsize=9, color="0.3")
+        axes.text(floor, 1.01, f"{name} {floor:,.0f}", transform=top, ha="center", fontsize=9, color="0.3")
     axes.set(xscale="log", xlabel="µs per step")
     _plain_log(axes.xaxis, [*summary["microseconds_per_step"], floor])
     axes.margins(x=0.15)

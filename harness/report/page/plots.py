@@ -183,9 +183,9 @@ def step_time(results: Results) -> go.Figure:
         if pd.notna(low):
             bar = {"type": "data", "array": [high - time], "arrayminus": [time - low], "color": look.colour}
             figure.data[-1].update(error_x=bar)
-    floor = results.turns["floor_microseconds_per_step"].median()
+    floor, name = views.dense_floor(results)
     if pd.notna(floor):
-        _rule(figure, [floor, floor], [len(backends) - 0.5, 0], f"dense floor {floor:,.0f} µs", "middle right")
+        _rule(figure, [floor, floor], [len(backends) - 0.5, 0], f"{name} {floor:,.0f} µs", "middle right")
     times = results.summary["microseconds_per_step"].dropna()
     figure.update_xaxes(type="log", tickvals=views.log_ticks([*times, *([] if pd.isna(floor) else [floor])]))
     figure.update_xaxes(tickformat=",")

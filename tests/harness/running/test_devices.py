@@ -154,7 +154,7 @@ def test_verify_on_a_device_has_its_own_tolerance(
 
 @pytest.mark.frameworks
 def test_steps_launched_as_one_are_the_same_steps(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`pytorch-tuned`'s way on a GPU, without its graph: parts of four steps, the rest one by one; a part and no rest."""
+    """`pytorch-tuned`'s way on a GPU, without its graph: parts of four steps, the rest one by one; no rest."""
     from lockstep_bench.backends.pytorch import PyTorchTuned
 
     problem, order = Problem(), epoch_order(0, 1, 200)

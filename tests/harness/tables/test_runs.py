@@ -25,6 +25,7 @@ from support.hand_made import (
     turn,
     whole_run,
     write,
+    write_all,
 )
 
 
@@ -166,6 +167,25 @@ def test_the_floor_of_a_round_is_held_against_its_turns(tmp_path: Path) -> None:
     assert results.turns["floor_microseconds_per_step"].isna().tolist() == [False, False, True]
     assert run_of(results, "numpy")["floor_multiple"] == pytest.approx((10 + 15) / 2)
     assert summary_of(results, "numpy")["floor_multiple"] == pytest.approx((10 + 15) / 2)
+
+
+def test_who_trains_on_a_gpu_is_not_held_against_the_floor_of_the_cpu(tmp_path: Path) -> None:
+    """A tenth of the floor is a step all the same; a first `weights()` copies what a second may find on the host."""
+    plan = make_plan("numpy", "pytorch", device="cuda")
+    plan.backends[0] = plan.backends[0].model_copy(update={"device": "cpu"})
+    floors = [floor(number, 1e7) for number in range(1, 9)]  # 3.76 s
+    events = [*floors, *long_run("numpy", *times(10)), *long_run("pytorch", *times(0.752))]
+    results = write_all(write(tmp_path, plan, events))
+    assert results.runs["status"].tolist() == ["ok", "ok"]
+    assert run_of(results, "numpy")["floor_multiple"] == pytest.approx(5 / 3.76, rel=1e-3)
+    assert summary_of(results, "numpy")["put_off_percent"] == pytest.approx(2)
+    assert summary_of(results, "pytorch")[["floor_multiple", "put_off_percent"]].isna().all()
+    assert summary_of(results, "pytorch")["unstable"] == ""
+    page = (tmp_path / "summary.md").read_text()
+    assert "- dense floor of the CPU: 3,758,496 µs per step" in page
+    assert "| 376,000 | 0.0752 (0.0" in page
+    on_cpu = load(write(tmp_path / "cpu", make_plan("numpy", "pytorch"), events))
+    assert run_of(on_cpu, "pytorch")["status"] == "not-identical"
 
 
 def test_conditions_of_a_turn_are_in_its_row(tmp_path: Path) -> None:
