@@ -30,7 +30,8 @@ from lockstep_bench.harness.data import figures
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.report import summary
 from lockstep_bench.harness.report.looks import INK, looks
-from lockstep_bench.harness.report.page.plots import MUTED, Plot, plots
+from lockstep_bench.harness.report.page.frame import MUTED
+from lockstep_bench.harness.report.page.plots import Plot, plots
 from lockstep_bench.harness.tables.comparisons import RULES
 from lockstep_bench.harness.tables.learnt import Learnt, tiled
 from lockstep_bench.harness.tables.results import COLUMNS, Results, parts, title

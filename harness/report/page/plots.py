@@ -1,11 +1,6 @@
-"""The page's interactive charts, each a plotly figure of the derived tables.
-
-Every trace names its backend in `meta`: the page's own legend, which a keyboard reaches, shows and hides by it. Colours
-that depend on the theme are stood for by INK and MUTED, which the page replaces.
-"""
+"""The page's interactive charts, each a plotly figure of the derived tables."""
 
 from collections.abc import Callable, Iterator
-from html import escape
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
@@ -15,27 +10,23 @@ from plotly.subplots import make_subplots
 
 from lockstep_bench.harness.checks.equivalence import allowed_disagreements
 from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
-from lockstep_bench.harness.report.looks import FILLS, INK, Look, looks, ranked
+from lockstep_bench.harness.report.looks import FILLS, INK, looks, ranked
+from lockstep_bench.harness.report.page.frame import (
+    MUTED,
+    by_epoch,
+    curve,
+    name_axes,
+    name_rows,
+    rule,
+    status_at,
+    text,
+)
 from lockstep_bench.harness.report.readings import READINGS
 from lockstep_bench.harness.tables import views
 from lockstep_bench.harness.tables.results import Results
 
-MUTED: Final = "#777777"
-SYMBOLS: Final = {
-    "o": "circle",
-    "s": "square",
-    "^": "triangle-up",
-    "D": "diamond",
-    "v": "triangle-down",
-    "P": "cross",
-    "X": "x",
-    "p": "pentagon",
-}
-"""Plotly's names of matplotlib's markers."""
 PATTERNS: Final = {"": "", "////": "/", "\\\\\\\\": "\\", "....": "."}
 """Plotly's names of matplotlib's hatching."""
-ROW: Final = 26
-"""Pixels of a row."""
 
 
 class Plot(NamedTuple):
@@ -77,35 +68,6 @@ def plots(results: Results) -> Iterator[Plot]:
         yield Plot(draw.__name__, title, READINGS[draw.__name__](results), figure.to_json(), legend, log)
 
 
-def text(value: object) -> str:
-    """As plotly takes it for text: it has a few HTML tags and a way to name a point's values."""
-    return escape(str(value), quote=False).replace("%{", "%&#123;")
-
-
-def _curve(figure: go.Figure, look: Look, x: Any, y: Any, what: str, *, bold: bool = True, **style: Any) -> None:
-    """One line with markers; `what` is what a point is called, with %{x} and %{y} in it."""
-    figure.add_trace(
-        go.Scatter(
-            x=list(x),
-            y=list(y),
-            meta=look.name,
-            name=text(look.label),
-            showlegend=False,
-            cliponaxis=False,
-            mode="lines+markers" if bold else "lines",
-            line={"color": look.colour, "width": 2 if bold else 1, **style.pop("line", {})},
-            marker={
-                "symbol": SYMBOLS[look.marker],
-                "color": look.colour,
-                "size": style.pop("size", 7),
-                "line": {"color": MUTED, "width": 0.7},
-            },
-            hovertemplate=f"{text(look.label)}<br>{what}<extra></extra>",
-        ),
-        **style,
-    )
-
-
 def _curves(figure: go.Figure, results: Results, columns: tuple[str, str], what: str, dash: str = "solid") -> None:
     """The mean over runs that are ok; thin, each of several, and each that failed up to a cross.
 
@@ -119,15 +81,15 @@ def _curves(figure: go.Figure, results: Results, columns: tuple[str, str], what:
         mean = ok.groupby("epoch")[list(columns)].mean() if len(ok) else DataFrame(columns=list(columns))
         if len(mean):
             line = {"dash": dash, "width": 2 + extra}
-            _curve(figure, look, mean[columns[0]], mean[columns[1]], what, line=line, size=7 + extra)
+            curve(figure, look, mean[columns[0]], mean[columns[1]], what, line=line, size=7 + extra)
         for (_, status), run in own.groupby(["block", "status"], sort=False):
             seed = run["seed"].iloc[0]
             if status != "ok" or ok["block"].nunique() > 1:
                 hint = f"{what}<br>seed {seed}" + ("" if status == "ok" else f", {status}")
-                _curve(figure, look, run[columns[0]], run[columns[1]], hint, bold=False, line={"dash": dash})
+                curve(figure, look, run[columns[0]], run[columns[1]], hint, bold=False, line={"dash": dash})
             if status != "ok":
                 last = run.iloc[-1:]
-                _curve(figure, look, last[columns[0]], last[columns[1]], f"{what}<br>{status} after this epoch")
+                curve(figure, look, last[columns[0]], last[columns[1]], f"{what}<br>{status} after this epoch")
                 figure.data[-1].marker.update(symbol="x-thin", size=10, line={"width": 2, "color": look.colour})
 
 
@@ -137,16 +99,16 @@ def error_by_seconds(results: Results) -> go.Figure:
     _curves(figure, views.with_curves(results), ("seconds", "test_error_percent"), "%{y:.2f} % after %{x:.1f} s")
     target = results.plan.target_error_percent
     ends = [0, max((max(trace.x) for trace in figure.data if len(trace.x)), default=1)]
-    _rule(figure, ends, [target, target], f"target {target:g} %")
+    rule(figure, ends, [target, target], f"target {target:g} %")
     figure.update_xaxes(rangemode="tozero")
-    return _axes(figure, "training time (s)", "test error (%)")
+    return name_axes(figure, "training time (s)", "test error (%)")
 
 
 def error_by_epoch(results: Results) -> go.Figure:
     """Test error against epochs."""
     figure = go.Figure()
     _curves(figure, views.with_curves(results), ("epoch", "test_error_percent"), "%{y:.2f} % after epoch %{x}")
-    return _by_epoch(figure, results, "test error (%)")
+    return by_epoch(figure, results, "test error (%)")
 
 
 def loss(results: Results) -> go.Figure:
@@ -154,7 +116,7 @@ def loss(results: Results) -> go.Figure:
     figure = go.Figure()
     _curves(figure, views.with_curves(results), ("epoch", "train_loss"), "training loss %{y:.4f} in epoch %{x}")
     _curves(figure, views.with_curves(results), ("epoch", "test_loss"), "test loss %{y:.4f} after epoch %{x}", "dash")
-    return _by_epoch(figure, results, "cross-entropy (nats)")
+    return by_epoch(figure, results, "cross-entropy (nats)")
 
 
 def accuracy(results: Results) -> go.Figure:
@@ -164,7 +126,7 @@ def accuracy(results: Results) -> go.Figure:
         word = "training" if split == "train" else "test"
         what = f"{word} accuracy %{{y:.2f}} % after epoch %{{x}}"
         _curves(figure, views.with_curves(results), ("epoch", f"{split}_accuracy_percent"), what, dash)
-    return _by_epoch(figure, results, "accuracy (%)")
+    return by_epoch(figure, results, "accuracy (%)")
 
 
 def step_time(results: Results) -> go.Figure:
@@ -175,21 +137,21 @@ def step_time(results: Results) -> go.Figure:
         row = summary.loc[look.name]
         time, low, high = (row[f"microseconds_per_step{end}"] for end in ("", "_low", "_high"))
         if look.status != "ok" or pd.isna(time):
-            _status(figure, place, look)
+            status_at(figure, place, look)
             continue
         interval = "" if pd.isna(low) else f" ({low:,.0f} to {high:,.0f})"
-        _curve(figure, look, [time], [place], f"{time:,.0f} µs per step{interval}")
+        curve(figure, look, [time], [place], f"{time:,.0f} µs per step{interval}")
         figure.data[-1].update(mode="markers", marker_size=10)
         if pd.notna(low):
             bar = {"type": "data", "array": [high - time], "arrayminus": [time - low], "color": look.colour}
             figure.data[-1].update(error_x=bar)
     floor, name = views.dense_floor(results)
     if pd.notna(floor):
-        _rule(figure, [floor, floor], [len(backends) - 0.5, 0], f"{name} {floor:,.0f} µs", "middle right")
+        rule(figure, [floor, floor], [len(backends) - 0.5, 0], f"{name} {floor:,.0f} µs", "middle right")
     times = results.summary["microseconds_per_step"].dropna()
     figure.update_xaxes(type="log", tickvals=views.log_ticks([*times, *([] if pd.isna(floor) else [floor])]))
     figure.update_xaxes(tickformat=",")
-    return _named(_axes(figure, "µs per step", ""), backends)
+    return name_rows(name_axes(figure, "µs per step", ""), backends)
 
 
 def phases(results: Results) -> go.Figure:
@@ -225,9 +187,9 @@ def _stacked(results: Results, table: DataFrame, unit: str, form: str) -> go.Fig
         )
     for place, look in enumerate(backends):
         if look.name not in order:
-            _status(figure, place, look)
+            status_at(figure, place, look)
     figure.update_layout(barmode="stack", bargap=0.35)
-    figure = _named(_axes(figure, unit, ""), backends)
+    figure = name_rows(name_axes(figure, unit, ""), backends)
     figure.update_layout(legend={"orientation": "h", "y": 1, "yanchor": "bottom", "traceorder": "normal"})
     return figure
 
@@ -243,9 +205,9 @@ def ratio_by_round(results: Results) -> go.Figure:
             y = table[look.name] / own if above else own
             what = "%{y:.2f} in round %{x}" if above else "%{y:,.0f} µs per step in round %{x}"
             place: Any = {"row": 1 if above else 2, "col": 1}
-            _curve(figure, look, y.index, y.round(4), what, line={"width": 1}, size=4, **place)
+            curve(figure, look, y.index, y.round(4), what, line={"width": 1}, size=4, **place)
     if len(own):
-        _rule(figure, [own.index[0], own.index[-1]], [1, 1], "", row=1, col=1)
+        rule(figure, [own.index[0], own.index[-1]], [1, 1], "", row=1, col=1)
     ticks = views.log_ticks(table.div(own, axis=0).to_numpy().ravel()) if len(own) else []
     figure.update_yaxes(type="log", tickvals=ticks, row=1, col=1, title=f"time / {text(reference)}'s")
     figure.update_yaxes(rangemode="tozero", row=2, col=1, title="µs per step")
@@ -261,21 +223,21 @@ def error_by_seed(results: Results) -> go.Figure:
     for place, look in enumerate(backends):
         runs = results.runs[(results.runs["backend"] == look.name) & (results.runs["status"] == "ok")]
         if look.status != "ok" or runs.empty:
-            _status(figure, place, look)
+            status_at(figure, place, look)
             continue
         row = summary.loc[look.name]
         low, high = row["test_error_low"], row["test_error_high"]
         if pd.notna(low):
             what = f"mean {row['test_error_percent']:.2f} % ({low:.2f} to {high:.2f})"
-            _curve(figure, look, [low, high], [place, place], what, bold=False, line={"width": 4})
+            curve(figure, look, [low, high], [place, place], what, bold=False, line={"width": 4})
         hints = [f"%{{x:.2f}} %, seed {seed}" for seed in runs["seed"]]
-        _curve(figure, look, runs["test_error_percent"], [place] * len(runs), "")
+        curve(figure, look, runs["test_error_percent"], [place] * len(runs), "")
         templates = [f"{text(look.label)}<br>{hint}<extra></extra>" for hint in hints]
         figure.data[-1].update(mode="markers", hovertemplate=templates)
     if results.plan.dataset.name == "mnist":
         ends = [len(backends) - 0.5, 0]
-        _rule(figure, [NOTEBOOK_ERROR_PERCENT] * 2, ends, f"notebook {NOTEBOOK_ERROR_PERCENT} %", "middle left")
-    return _named(_axes(figure, "final test error (%)", ""), backends)
+        rule(figure, [NOTEBOOK_ERROR_PERCENT] * 2, ends, f"notebook {NOTEBOOK_ERROR_PERCENT} %", "middle left")
+    return name_rows(name_axes(figure, "final test error (%)", ""), backends)
 
 
 def disagreements(results: Results) -> go.Figure:
@@ -285,58 +247,12 @@ def disagreements(results: Results) -> go.Figure:
     for look in looks(results):
         most = checked[checked["backend"] == look.name].groupby("epoch")["disagreements"].max()
         if len(most):
-            _curve(figure, look, most.index, most, "%{y} images after epoch %{x}")
+            curve(figure, look, most.index, most, "%{y} images after epoch %{x}")
     allowed = allowed_disagreements(results.plan.dataset.test_images)
-    _rule(figure, [1, results.plan.problem.epochs], [allowed, allowed], f"allowed: {allowed}")
+    rule(figure, [1, results.plan.problem.epochs], [allowed, allowed], f"allowed: {allowed}")
     highest = max([allowed, *map(int, checked["disagreements"])])
     figure.update_yaxes(rangemode="tozero", tick0=0, dtick=views.whole_step(highest))
-    return _by_epoch(figure, results, "images predicted differently")
-
-
-def _status(figure: go.Figure, place: int, look: Look) -> None:
-    """Where a mark would be looked for first."""
-    status = f"<i>{text(look.status)}</i>"
-    figure.add_annotation(x=0.01, xref="paper", y=place, text=status, showarrow=False, xanchor="left")
-
-
-def _rule(figure: go.Figure, x: list[Any], y: list[Any], note: str, position: str = "top left", **place: Any) -> None:
-    """A dotted line with a note at its end: a trace, since a shape's note is elsewhere on a logarithmic axis."""
-    figure.add_trace(
-        go.Scatter(
-            x=x,
-            y=y,
-            mode="lines+text",
-            line={"dash": "dot", "color": MUTED, "width": 1.5},
-            text=["", note],
-            textposition=position,
-            cliponaxis=False,
-            hoverinfo="skip",
-            showlegend=False,
-        ),
-        **place,
-    )
-
-
-def _by_epoch(figure: go.Figure, results: Results, y: str) -> go.Figure:
-    epochs = results.plan.problem.epochs
-    step = views.whole_step(epochs)
-    figure.update_xaxes(range=[0.5, epochs + 0.5], tick0=step, dtick=step)
-    return _axes(figure, "epoch", y)
-
-
-def _axes(figure: go.Figure, x: str, y: str) -> go.Figure:
-    figure.update_xaxes(title=x)
-    figure.update_yaxes(title=y)
-    figure.update_layout(height=420)
-    return figure
-
-
-def _named(figure: go.Figure, backends: list[Look]) -> go.Figure:
-    """A row per backend, the first at the bottom, by numbers: plotly loses a category called `constructor`."""
-    names = [text(look.name) for look in backends]
-    figure.update_yaxes(tickvals=list(range(len(names))), ticktext=names, range=[-0.6, len(names) - 0.4])
-    figure.update_layout(height=110 + ROW * len(names))
-    return figure
+    return by_epoch(figure, results, "images predicted differently")
 
 
 CHARTS: Final[tuple[tuple[Callable[[Results], go.Figure], str, bool, str], ...]] = (
