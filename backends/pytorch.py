@@ -20,9 +20,9 @@ from lockstep_bench.backends.base import (
     Weights,
 )
 
-GRAPH_STEPS = 25
-"""Steps that `pytorch-tuned` launches as one on a GPU: a divisor of the harness's slices, and fewer than the 48 that
-`lockstep verify` takes at least in one of its own, so that it checks the graph too."""
+GRAPH_STEPS = 10
+"""Steps that `pytorch-tuned` launches as one on a GPU: a divisor of the harness's slices, also of those that tell what
+a call costs; and few enough for `lockstep verify` to check the graph too."""
 
 
 class PyTorch(Backend):
@@ -132,7 +132,7 @@ class PyTorchTuned(PyTorch):
     written out, and becomes one pass over parameters and moments. No autograd graph is built and no optimizer called
     at run time. `docs/tuning.md` has what else was tried.
 
-    A GPU would spend its time on the launches of so small a step: there 25 steps are recorded as a CUDA graph, and
+    A GPU would spend its time on the launches of so small a step: there 10 steps are recorded as a CUDA graph, and
     launched as one.
     """
 
@@ -191,9 +191,13 @@ class PyTorchTuned(PyTorch):
         at_once = self._graph_steps()
         in_graphs = len(order) // (at_once * size) * at_once * size if at_once else 0
         with torch.no_grad():
-            for part in torch.tensor(order[:in_graphs], device=device).reshape(-1, at_once or 1, size):
-                self.many = self.many or Steps(self.compiled, state, part, record=device.type == "cuda")
-                total += self.many(part, torch.stack([self._scalars() for _ in part]).to(device))
+            if in_graphs:
+                parts = torch.tensor(order[:in_graphs], device=device).reshape(-1, at_once, size)
+                scalars = torch.stack([self._scalars() for _ in range(in_graphs // size)])
+                self.many = self.many or Steps(self.compiled, state, parts[0], record=device.type == "cuda")
+                # All are copied at once: a copy may wait for what the GPU is at.
+                for part, its_scalars in zip(parts, scalars.to(device).reshape(-1, at_once, 2), strict=True):
+                    total += self.many(part, its_scalars)
             rest = torch.tensor(order[in_graphs:], device=device)
             for batch in rest.split(size) if len(rest) else ():  # of nothing, `split` makes a batch of nothing
                 step = self.compiled if len(batch) == size else self.eager

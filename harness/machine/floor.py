@@ -1,4 +1,4 @@
-"""The dense floor: the least time that a step of the Problem can take on this machine with dense arithmetic.
+"""The dense floor: the least time that a step of the Problem can take on this CPU with dense arithmetic.
 
 Two things bound a step from below, each by a count that follows from the Problem and a rate that is measured here:
 

@@ -299,8 +299,9 @@ def remarks(part: Part) -> Iterator[str]:
             if row[rule.column] > rule.limit:
                 yield f"{who} is unstable: {rule.meaning} (`{rule.column}` {row[rule.column]:.3g}); {rule.advice}"
         if row["call_percent"] > NOTABLE_CALL_PERCENT:
+            cost = row["call_milliseconds"]
             yield (
-                f"each call of {who}'s `train` costs {row['call_milliseconds']:.0f} ms beside its steps: "
+                f"each call of {who}'s `train` costs {cost:{'.0f' if cost >= 1 else '.2f'}} ms beside its steps: "
                 f"{row['call_percent']:.1f} % of a slice is due to the slicing"
             )
     few = results.ratios[(results.ratios["rounds"] < FEW_ROUNDS) & results.ratios["order_low"].notna()]

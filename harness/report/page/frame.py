@@ -1,7 +1,7 @@
 """What the page's charts are drawn with: marks that name their backend, rules, axes, rows.
 
-Every trace names its backend in `meta`: the page's own legend, which a keyboard reaches, shows and hides by it. Colours
-that depend on the theme are stood for by INK and MUTED, which the page replaces.
+Every curve names its backend in `meta`: the page's own legend, which a keyboard reaches, shows and hides by it. Colours
+that depend on the theme are stood for by MUTED and by INK (`looks.py`), which the page replaces.
 """
 
 from html import escape
@@ -83,7 +83,7 @@ def rule(figure: go.Figure, x: list[Any], y: list[Any], note: str, position: str
 
 
 def by_epoch(figure: go.Figure, results: Results, y: str) -> go.Figure:
-    """Its axes, of which the first has every epoch, or so many that ten are named."""
+    """Name the axes of a chart by epochs: each has its number, or ten at most have."""
     epochs = results.plan.problem.epochs
     step = views.whole_step(epochs)
     figure.update_xaxes(range=[0.5, epochs + 0.5], tick0=step, dtick=step)
@@ -91,7 +91,7 @@ def by_epoch(figure: go.Figure, results: Results, y: str) -> go.Figure:
 
 
 def name_axes(figure: go.Figure, x: str, y: str) -> go.Figure:
-    """What they show, and how high that is drawn."""
+    """Say what they show; the chart gets its usual height."""
     figure.update_xaxes(title=x)
     figure.update_yaxes(title=y)
     figure.update_layout(height=420)

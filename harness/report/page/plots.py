@@ -203,7 +203,7 @@ def ratio_by_round(results: Results) -> go.Figure:
         if look.name in table and len(own):
             above = look.name != reference
             y = table[look.name] / own if above else own
-            what = "%{y:.2f} in round %{x}" if above else "%{y:,.0f} µs per step in round %{x}"
+            what = "%{y:.3g} in round %{x}" if above else "%{y:,.0f} µs per step in round %{x}"
             place: Any = {"row": 1 if above else 2, "col": 1}
             curve(figure, look, y.index, y.round(4), what, line={"width": 1}, size=4, **place)
     if len(own):
