@@ -46,22 +46,16 @@ class Chunks:
         self.order = epoch_order(0, 1, self.images)
         self.at = 0
         self.lot = np.random.default_rng(0)
-        self._ask("start", backend=backend)
-        self._ask(
-            "build",
+        self.worker.start(backend)
+        self.worker.build(
             problem=asdict(problem),
             seed=0,
             dataset=str(dataset.folder),
             train_images=self.images,
             device="cpu",
             threads=threads,
+            profile="identical",
         )
-
-    def _ask(self, do: str, **arguments: object) -> dict[str, float]:
-        reply: dict[str, float] = json.loads(answer(self.worker, json.dumps({"do": do, **arguments})))
-        if "error" in reply:
-            raise RuntimeError(reply["error"])
-        return reply
 
     def _next(self) -> tuple[int, int]:
         self.at = 0 if self.at + self.size > self.images else self.at
@@ -79,7 +73,8 @@ class Chunks:
     def driven(self) -> float:
         """Seconds of a chunk as the worker reports them, asked for by a line of JSON."""
         start, stop = self._next()
-        return self._ask("train", epoch=1, start=start, stop=stop)["train_seconds"]
+        reply = json.loads(answer(self.worker, json.dumps({"do": "train", "epoch": 1, "start": start, "stop": stop})))
+        return float(reply["train_seconds"])
 
     def quad(self) -> float:
         """The log ratio of driven to bare, from one A B B A or B A A B: by lot, so that neither owns some images."""
