@@ -74,6 +74,8 @@ class Chunks:
         """Seconds of a chunk as the worker reports them, asked for by a line of JSON."""
         start, stop = self._next()
         reply = json.loads(answer(self.worker, json.dumps({"do": "train", "epoch": 1, "start": start, "stop": stop})))
+        if "error" in reply:
+            raise RuntimeError(reply["error"])
         return float(reply["train_seconds"])
 
     def quad(self) -> float:
