@@ -176,6 +176,24 @@ def test_steps_launched_as_one_are_the_same_steps(digits: Dataset, monkeypatch: 
 
 
 @pytest.mark.frameworks
+def test_batches_taken_on_the_device_are_the_same_batches(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`jax`'s way on a GPU, its arrays on the CPU: it takes each batch, a short one too, by a compiled call."""
+    from lockstep_bench.backends import jax
+
+    monkeypatch.setattr(jax, "use_jax_gpu", lambda: None)
+    train = Split(*digits.train).first(200)
+    found = []
+    for device in ("cpu", "cuda"):
+        backend = jax.Jax()
+        backend.build(Problem(), initial_weights(Problem(), 0), train, device, 1)
+        loss = backend.train(epoch_order(0, 1, 200))
+        found.append((loss, *backend.weights()))
+        assert hasattr(backend.take, "lower") == (device == "cuda")
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one, other)
+
+
+@pytest.mark.frameworks
 def test_why_not_names_the_gpu_before_the_arithmetic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has to be there comes first."""
     monkeypatch.setattr(lockstep_bench.backends, "CUDA", tmp_path / "nothing")
