@@ -3,7 +3,7 @@
 # lockstep on whole nodes of a Slurm cluster: one block at a time on each. Submit it again to go on where it ended.
 set -euo pipefail
 
-ENVIRONMENT=$HOME/lockstep                        # where `pip install 'lockstep-bench[all]'` was run, seen by all nodes
+ENVIRONMENT=$HOME/lockstep                        # where `pip install '.[all]'` was run in a checkout, seen by all nodes
 OUT=$HOME/results/mine                            # the results folder
 PLAN=(--preset full --threads 4 --seeds 0,1,2,3,4) # what to run
 

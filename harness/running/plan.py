@@ -19,8 +19,8 @@ class Preset(NamedTuple):
 
     Short slices pair better: where these defaults were chosen, the log ratio of the reference to itself varied by 0.09
     to 0.13 from round to round for slices of 1000, 500, 250 and 100 steps alike, so four times as many rounds halve the
-    interval. But a slice is a call, and Keras's `fit` takes 50 to 110 ms to begin: 1 to 2 % of 500 steps, less than the
-    interval's width after the 160 rounds of `standard`. `quick` has few rounds and wide intervals: there it is 100.
+    interval. But a slice is a call, and Keras's `fit` takes 40 to 80 ms to begin: 2 to 3 % of 500 steps, no more than
+    the interval's width after the 160 rounds of `standard`. `quick` has few rounds and wide intervals: there it is 100.
     """
 
     epochs: int
