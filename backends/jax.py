@@ -1,6 +1,6 @@
 """JAX: with optax as its documentation writes it, and a whole slice compiled into one loop."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -81,11 +81,12 @@ class Jax(Backend):
         if device == "cuda":
             use_jax_gpu()
 
-        def take(images: Any, labels: Any, batch: IntArray) -> Any:
+        def take(images: Any, labels: Any, batch: IntArray) -> tuple[Any, Any]:
             return images[batch], labels[batch]
 
         # On a GPU the data live there, and a compiled call takes a batch of them: uncompiled it costs 30 times as much.
-        place, self.take = (np.asarray, take) if device == "cpu" else (jnp.asarray, jax.jit(take))
+        place = np.asarray if device == "cpu" else jnp.asarray
+        self.take: Callable[[Any, Any, IntArray], tuple[Any, Any]] = take if device == "cpu" else jax.jit(take)
         self.images = place(train.images.astype(problem.dtype, copy=False))
         self.labels = place(train.labels)
         self.params = Weights(*(jnp.array(array) for array in weights))
