@@ -56,7 +56,7 @@ def conduct_on_cluster(
         KeyboardInterrupt: after a signal that ends a run, when the nodes were told.
     """
     adapters = {spec: Path(spec).read_text() for spec in {one.spec for one in plan.backends} if spec.endswith(".py")}
-    with _connected(cluster) as client:
+    with connected(cluster) as client:
         reports = fit_nodes(client, plan, adapters, allow_mixed, say)
         send_data(client, dataset, [address for address, report in reports.items() if not report.has_data], say)
         hosts = {address: report.host for address, report in reports.items()}
@@ -65,7 +65,7 @@ def conduct_on_cluster(
 
 
 @contextmanager
-def _connected(cluster: str) -> Iterator[Any]:
+def connected(cluster: str) -> Iterator[Any]:
     """A client of the cluster, which is started and ended here if it is a local one."""
     try:
         from distributed import Client, LocalCluster
@@ -82,9 +82,12 @@ def _connected(cluster: str) -> Iterator[Any]:
             count = cluster.removeprefix(LOCAL)
             if not (count.isdigit() and int(count)):
                 raise UsageError(f"--cluster {cluster}: give {LOCAL} and how many nodes, such as {LOCAL}2")
-            options = {"n_workers": int(count), "threads_per_worker": 1, "resources": {RESOURCE: 1}}
+            nodes = {"n_workers": int(count), "threads_per_worker": 1, "resources": {RESOURCE: 1}, "processes": True}
+            # A node that is ended while it tells the scheduler that it lives logs a traceback: dask/distributed#7105.
+            quiet = {"silence_logs": logging.CRITICAL, "dashboard_address": None}
+            any_free_port = {"dashboard_address": "127.0.0.1:0"}  # else 8787, and a warning where that is taken
             with _deaf_to_ctrl_c():
-                address = stack.enter_context(LocalCluster(**options, processes=True, dashboard_address=None))
+                address = stack.enter_context(LocalCluster(**nodes, **quiet, scheduler_kwargs=any_free_port))
         elif "://" not in cluster:
             raise UsageError(f"--cluster {cluster}: give a scheduler's address, such as tcp://HOST:8786, or {LOCAL}2")
         try:

@@ -20,7 +20,7 @@ def lockstep(*arguments: str | Path, cwd: Path | None = None, **variables: str) 
         text=True,
         check=False,
     )
-    assert "Traceback" not in process.stdout + process.stderr
+    assert "Traceback" not in process.stdout + process.stderr, process.stdout + process.stderr
     return process
 
 

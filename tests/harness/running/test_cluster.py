@@ -1,8 +1,10 @@
 """A plan over the nodes of a cluster: a real scheduler, real nodes on loopback, and what happens when they die."""
 
+import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from lockstep_bench.harness.problem import digest
 from lockstep_bench.harness.records.format import EndEvent, MachineEvent
 from lockstep_bench.harness.records.raw_files import block_path, read_block, read_plan
 from lockstep_bench.harness.report.summary import answer
+from lockstep_bench.harness.running.cluster import connected
 from lockstep_bench.harness.running.node import RESOURCE, Found, Report, unfit
 from lockstep_bench.harness.running.plan import make_plan
 from lockstep_bench.harness.tables.results import load
@@ -130,6 +133,18 @@ def errors_of(out: Path) -> pd.DataFrame:
     """What does not depend on time or place."""
     runs = load(out).runs[["backend", "seed", "status", "epochs_done", "test_error_percent", "test_loss"]]
     return runs.sort_values(["seed", "backend"]).reset_index(drop=True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_local_cluster_prints_nothing_of_dasks(capfd: pytest.CaptureFixture[str]) -> None:
+    """Neither a heartbeat cut off when it ends, which is no error, nor the port of a dashboard that is not shown."""
+    with socket.socket() as other_dashboard:
+        with suppress(OSError):  # somebody has it
+            other_dashboard.bind(("127.0.0.1", 8787))
+            other_dashboard.listen()
+        with connected("local:1") as client:
+            client.run(logging.getLogger("distributed.worker").error, "Failed to communicate with scheduler")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_nodes_that_share_a_machine_give_the_same_errors_and_no_ranks(tmp_path: Path) -> None:
