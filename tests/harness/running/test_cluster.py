@@ -135,7 +135,7 @@ def errors_of(out: Path) -> pd.DataFrame:
     return runs.sort_values(["seed", "backend"]).reset_index(drop=True)
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error:Port 8787")
 def test_a_local_cluster_prints_nothing_of_dasks(capfd: pytest.CaptureFixture[str]) -> None:
     """Neither a heartbeat cut off when it ends, which is no error, nor the port of a dashboard that is not shown."""
     with socket.socket() as other_dashboard:
