@@ -54,22 +54,24 @@ class Estimate(NamedTuple):
     p_value: float
 
 
-def estimate(series: Sequence[Floats], resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
-    """The median of samples that come in series, each of neighbours in time, (n,).
+def estimate(sample: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """The median of samples in the order of time, (n,), those of several processes one process after the other.
 
     The interval is a percentile bootstrap over moving blocks (Kuensch, 1989; Liu and Singh, 1992): runs of L
-    neighbours are drawn with replacement, until a resample is as long as the sample, never across the seam of two
-    series. L is the cube root of the number of samples, rounded up. With few blocks, that alone covers the truth too
-    seldom, so the resampled medians are stretched about the sample's: see `_stretch`.
+    neighbours are drawn with replacement, until a resample is as long as the sample. L is the cube root of the number
+    of samples, rounded up. With few blocks, that alone covers the truth too seldom, so the resampled medians are
+    stretched about the sample's: see `_stretch`.
+
+    Blocks are drawn from all processes alike, so what differs between these is in the interval; drawn from each by
+    itself, they would leave no choice where a process has few rounds. A few span the seam of two processes.
 
     The p-value is that of the same resamples: twice the share of those on the other side of 0.
     """
-    sample = np.concatenate([np.empty(0), *series])
     middle = float(np.median(sample)) if len(sample) else np.nan
     spread = robust_deviation(sample)
     if len(sample) < FEWEST:
         return Estimate(len(sample), spread, middle, *[np.nan] * 5)
-    drawn = _drawn(series, middle, resamples, seed)
+    drawn = plausible_medians(sample, resamples, seed)
     low, high = interval(drawn)
     order_low, order_high = np.sort(sample)[list(_order_places(len(sample)))].tolist()
     return Estimate(len(sample), spread, middle, low, high, order_low, order_high, _p_value(drawn))
@@ -100,20 +102,21 @@ def change(
         between: the deviation from one series to the next of the same.
         seed: of the resamples.
     """
-    middles = [float(np.median(np.concatenate(series))) for series in (old, new)]
-    before, after = (
-        _drawn(series, middle, resamples, 2 * seed + place)
-        for place, (series, middle) in enumerate(zip((old, new), middles, strict=True))
-    )
+    samples = [np.concatenate(series) for series in (old, new)]
+    before, after = (plausible_medians(sample, resamples, 2 * seed + place) for place, sample in enumerate(samples))
     deviation = between * np.sqrt(1 / len(old) + 1 / len(new))
     drawn = after - before + deviation * np.random.default_rng(seed).standard_normal(resamples)
-    ratio, low, high = np.exp([middles[1] - middles[0], *interval(drawn)]).tolist()
+    ratio, low, high = np.exp([np.median(samples[1]) - np.median(samples[0]), *interval(drawn)]).tolist()
     return Change(ratio, low, high, _p_value(drawn))
 
 
-def plausible_medians(series: Sequence[Floats], resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+def plausible_medians(sample: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
     """What the median of samples, FEWEST at least, might have been, by the bootstrap of `estimate`: (resamples,)."""
-    return _drawn(series, float(np.median(np.concatenate(series))), resamples, seed)
+    middle, length = np.median(sample), ceil(len(sample) ** (1 / 3))
+    medians: Floats = middle + _stretch(len(sample), length) * (
+        resampled_medians(sample, length, resamples, seed) - middle
+    )
+    return medians
 
 
 @cache
@@ -121,13 +124,6 @@ def _order_places(samples: int) -> tuple[int, int]:
     """Which of so many samples, sorted, are the ends of their median's interval from the order alone."""
     ends = stats.quantile_test(np.arange(samples)).confidence_interval(LEVEL)
     return int(ends.low), int(ends.high)
-
-
-def _drawn(series: Sequence[Floats], middle: float, resamples: int, seed: int) -> Floats:
-    """What the median of some series, FEWEST samples at least, might have been: (resamples,)."""
-    samples = sum(map(len, series))
-    length = min(ceil(samples ** (1 / 3)), *map(len, series))
-    return middle + _stretch(samples, length) * (resampled_medians(series, length, resamples, seed) - middle)
 
 
 def _p_value(drawn: Floats) -> float:
@@ -142,14 +138,13 @@ def interval(values: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def resampled_medians(series: Sequence[Floats], length: int, resamples: int, seed: int) -> Floats:
-    """Medians, (resamples,), of series resampled in blocks of `length` neighbours; the same draws for the same seed."""
-    random = np.random.default_rng(seed)
-    parts = []
-    for part in series:
-        starts = random.integers(0, len(part) - length + 1, (resamples, -(-len(part) // length), 1))
-        parts.append(part[(starts + np.arange(length)).reshape(resamples, -1)[:, : len(part)]])
-    medians: Floats = np.median(np.concatenate(parts, axis=1), axis=1)
+def resampled_medians(sample: Floats, length: int, resamples: int, seed: int) -> Floats:
+    """Medians, (resamples,), of samples drawn in blocks of `length` neighbours; the same draws for the same seed."""
+    starts = np.random.default_rng(seed).integers(
+        0, len(sample) - length + 1, (resamples, -(-len(sample) // length), 1)
+    )
+    drawn = sample[(starts + np.arange(length)).reshape(resamples, -1)[:, : len(sample)]]
+    medians: Floats = np.median(drawn, axis=1)
     return medians
 
 
@@ -208,12 +203,12 @@ class Comparison(NamedTuple):
         return "faster" if self.ratio_high < 1 else "slower"
 
 
-def compare_all(seconds: Mapping[str, Sequence[Floats]], resamples: int = RESAMPLES) -> list[Comparison]:
+def compare_all(seconds: Mapping[str, Floats], resamples: int = RESAMPLES) -> list[Comparison]:
     """Compare every backend with every other.
 
     Args:
-        seconds: of each backend its times per round, a series (rounds,) per block; a round that a backend has no time
-            for is not a number, as is a whole block that it did not come through.
+        seconds: of each backend its times by round, (rounds,), block after block; a round that a backend has no time
+            for is not a number, as is every round of a block that it did not come through.
         resamples: how many at least; more where there are so many pairs that Holm's correction would undo any p-value.
     """
     names = list(seconds)
@@ -229,10 +224,10 @@ def compare_all(seconds: Mapping[str, Sequence[Floats]], resamples: int = RESAMP
     return sorted(compared, key=lambda found: (names.index(found.backend), names.index(found.other)))
 
 
-def _paired(one: Sequence[Floats], other: Sequence[Floats]) -> list[Floats]:
-    """The log ratios of two backends by block, without rounds that either has not, and without empty blocks."""
-    logs = [np.log(mine) - np.log(theirs) for mine, theirs in zip(one, other, strict=True)]
-    return [found for found in (log[np.isfinite(log)] for log in logs) if len(found)]
+def _paired(one: Floats, other: Floats) -> Floats:
+    """The log ratios of two backends, without rounds that either has not."""
+    logs = np.log(one) - np.log(other)
+    return logs[np.isfinite(logs)]
 
 
 def _negative(found: Estimate) -> Estimate:

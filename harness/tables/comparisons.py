@@ -11,7 +11,7 @@ from pandas import DataFrame, Series
 
 from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.records.format import Plan
-from lockstep_bench.harness.statistics import LEVEL, compare_all, estimate, mean_interval
+from lockstep_bench.harness.statistics import LEVEL, Floats, compare_all, estimate, mean_interval
 
 CONDITIONS: Final = ("machine", "dataset", "threads", "device", "profile")
 PART: Final = ["machine", "threads"]
@@ -104,12 +104,10 @@ def ratio_rows(plan: Plan, turns: DataFrame) -> Iterator[Row]:
             yield {**found._asdict(), "verdict": found.verdict, **conditions}
 
 
-def _seconds(plan: Plan, turns: DataFrame) -> dict[str, list[np.ndarray[Any, np.dtype[np.float64]]]]:
-    """Of every backend its times by round, an array per block."""
+def _seconds(plan: Plan, turns: DataFrame) -> dict[str, Floats]:
+    """Of every backend its times by round, block after block."""
     table = turns.pivot(index=["block", "round"], columns="backend", values="train_seconds")
-    names = [planned.name for planned in plan.backends if planned.name in table]
-    blocks = [block.to_numpy() for _, block in table[names].groupby(level="block", sort=False)]
-    return {name: [block[:, place] for block in blocks] for place, name in enumerate(names)}
+    return {planned.name: table[planned.name].to_numpy() for planned in plan.backends if planned.name in table}
 
 
 def summary_rows(plan: Plan, runs: DataFrame, turns: DataFrame, ratios: DataFrame) -> list[Row]:
@@ -134,8 +132,7 @@ def _backend(plan: Plan, name: str, runs: DataFrame, turns: DataFrame) -> Row:
     ok, timed = runs[runs["status"] == "ok"], turns[turns["status"] == "ok"]
     errors = ok.groupby("seed")["test_error_percent"].mean()  # replicates of a seed end at the same error
     low, high = mean_interval(errors.to_numpy())
-    logs = [np.log(block.to_numpy()) for _, block in timed.groupby("block", sort=False)["microseconds_per_step"]]
-    steps_low, steps_high = np.exp(estimate(logs)[3:5])
+    steps_low, steps_high = np.exp(estimate(np.log(timed["microseconds_per_step"].to_numpy()))[3:5])
     return {
         "backend": name,
         **runs.iloc[0][["style", *CONDITIONS]],

@@ -30,7 +30,7 @@ def plausible_logs(series: Sequence[Floats], seed: int, resamples: int = RESAMPL
         resamples: how many.
     """
     luck = np.random.default_rng([seed, 1]).standard_normal(resamples)
-    logs: Floats = plausible_medians(series, resamples, seed) + RUN_TO_RUN / np.sqrt(len(series)) * luck
+    logs: Floats = plausible_medians(np.concatenate(series), resamples, seed) + RUN_TO_RUN / np.sqrt(len(series)) * luck
     return logs
 
 

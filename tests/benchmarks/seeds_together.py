@@ -94,7 +94,7 @@ def tabulate(times: dict[tuple[str, int], list[float]]) -> str:
         what = f"`{spec}`: a seed's slice after another, the seeds divided among the cores"
         if spec != SIDE_BY_SIDE:
             what = str(ast.get_docstring(ast.parse(Path(spec).read_text())))
-        found = (estimate([np.log(np.array(times[spec, count]) / alone)]) for count in SEEDS)
+        found = (estimate(np.log(np.array(times[spec, count]) / alone)) for count in SEEDS)
         cells = (f"{np.exp(one.median):.2f} ({np.exp(one.low):.2f} to {np.exp(one.high):.2f})" for one in found)
         rows.append(f"| {what} | {' | '.join(cells)} |")
     return "\n".join(rows)
