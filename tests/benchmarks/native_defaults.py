@@ -15,6 +15,7 @@ Takes about seven minutes. Nothing is timed.
 
 import sys
 from collections.abc import Iterator
+from math import ceil
 
 import numpy as np
 from pandas import DataFrame
@@ -67,17 +68,20 @@ def error(dataset: Dataset, defaults: Defaults, seed: int) -> float:
     problem = defaults.applied_to(PROBLEM)
     backend: Backend = ScikitLearn() if defaults.l2 else PyTorch()
     weights = initial_weights(problem, seed, defaults.initializer)
-    backend.build(problem, weights, dataset.train.first(IMAGES), "cpu", THREADS)
+    train = dataset.train.first(IMAGES)
+    backend.build(problem, weights, train, "cpu", THREADS)
     for epoch in range(1, problem.epochs + 1):
-        backend.train(epoch_order(seed, epoch, IMAGES))
+        backend.train(epoch_order(seed, epoch, len(train.labels)))
     return score(backend.predict(dataset.test.images), dataset.test.labels, problem.classes).error_percent
 
 
 def second_moments(dataset: Dataset) -> Iterator[dict[str, object]]:
     """After each of `STEPS`, of either kernel: how large sqrt(v) is, and what each epsilon makes of its median."""
     backend = NumPy()
-    backend.build(PROBLEM, initial_weights(PROBLEM, 0), dataset.train.first(IMAGES), "cpu", THREADS)
-    order = np.concatenate([epoch_order(0, epoch, IMAGES) for epoch in range(1, PROBLEM.epochs + 1)])
+    train = dataset.train.first(IMAGES)
+    backend.build(PROBLEM, initial_weights(PROBLEM, 0), train, "cpu", THREADS)
+    epochs = ceil(STEPS[-1] * PROBLEM.batch_size / len(train.labels))
+    order = np.concatenate([epoch_order(0, epoch, len(train.labels)) for epoch in range(1, epochs + 1)])
     kernels = {
         "hidden": slice(PROBLEM.inputs * PROBLEM.hidden),
         "output": slice(-PROBLEM.classes * (PROBLEM.hidden + 1), -PROBLEM.classes),

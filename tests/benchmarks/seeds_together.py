@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 
 from lockstep_bench.harness.data.find import find_dataset
+from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.machine.environment import commit, machine_name
 from lockstep_bench.harness.problem import Problem
 from lockstep_bench.harness.running.seeds import REFERENCE, SEEDS_WORKER, SIDE_BY_SIDE
@@ -101,4 +102,7 @@ def tabulate(times: dict[tuple[str, int], list[float]]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except LockstepError as error:  # docs/tuning.md is of MNIST, and there is none
+        sys.exit(str(error))
