@@ -226,7 +226,7 @@ def compare_all(seconds: Mapping[str, Floats], resamples: int = RESAMPLES) -> li
 
 def _paired(one: Floats, other: Floats) -> Floats:
     """The log ratios of two backends, without rounds that either has not."""
-    logs = np.log(one) - np.log(other)
+    logs: Floats = np.log(one) - np.log(other)
     return logs[np.isfinite(logs)]
 
 
