@@ -83,7 +83,7 @@ def test_the_interval_covers_the_true_ratio(autocorrelation: float, has_outliers
 
 
 @pytest.mark.parametrize(("processes", "rounds"), [(3, 2), (6, 1), (3, 5), (5, 4), (2, 20)])
-def test_rounds_of_several_processes_cover_the_true_ratio_too(processes: int, rounds: int) -> None:
+def test_the_interval_of_several_processes_covers_the_true_ratio_too(processes: int, rounds: int) -> None:
     """In 92 to 98 % of 1,000 runs, however few rounds each process has: `--replicates`, several seeds."""
     first, second = simulated(0, 1.0, 0.5, False)
     logs = np.log(second / first)[:, :rounds]
