@@ -88,7 +88,7 @@ def runs_of(plan: Plan, block: Block, events: Sequence[Event], damage: str = "")
         device = planned.device or plan.device
         own_floors = floors if device == "cpu" else {}
         status, reason = ("error", damage) if damage else _outcome(planned, events, own)
-        if status == "ok" and (hidden := _hidden_work(own, own_floors)):
+        if status == "ok" and nodes == 1 and (hidden := _hidden_work(own, own_floors)):
             status, reason = "not-identical", hidden
         who = {"backend": planned.name, "style": planned.style, "seed": block.seed, "replicate": block.replicate}
         where = {"machine": machine, "dataset": plan.dataset.name, "threads": block.threads, "device": device}

@@ -62,9 +62,9 @@ def make_plan(
     return Plan(**(plain | fields))
 
 
-def machine(name: str = "this machine", python: str = "3.14") -> MachineEvent:
+def machine(name: str = "this machine", python: str = "3.14", nodes: int = 1) -> MachineEvent:
     """The first event of a block."""
-    return MachineEvent(machine=name, started="2026-01-01T00:00:00+00:00", details={"python": python})
+    return MachineEvent(machine=name, started="2026-01-01T00:00:00+00:00", details={"python": python}, nodes=nodes)
 
 
 def begin(
@@ -170,12 +170,14 @@ def long_run(backend: str, *seconds: float, error: float = 5.5, **conditions: An
     return [*begin(backend), *turns, evaluation(backend, 1, error), end(backend)]
 
 
-def write(folder: Path, plan: Plan, *blocks: list[Event], on: str = "this machine", python: str = "3.14") -> Path:
+def write(
+    folder: Path, plan: Plan, *blocks: list[Event], on: str = "this machine", python: str = "3.14", nodes: int = 1
+) -> Path:
     """A results folder with these blocks' events, each after the machine's; further planned blocks were not begun."""
     write_plan(folder, plan)
     for block, events in zip(plan.blocks, blocks, strict=False):
         with BlockFile(folder, block) as file:
-            for event in [machine(on, python), *events]:
+            for event in [machine(on, python, nodes), *events]:
                 file.append(event)
     return folder
 

@@ -188,6 +188,14 @@ def test_who_trains_on_a_gpu_is_not_held_against_the_floor_of_the_cpu(tmp_path: 
     assert run_of(on_cpu, "pytorch")["status"] == "not-identical"
 
 
+def test_nodes_that_share_a_machine_are_not_held_against_a_floor_measured_in_their_noise(tmp_path: Path) -> None:
+    """A fifth of it: on a machine of its own that is hidden work, beside another node it accuses nobody."""
+    events = [*(floor(number, 1e7) for number in range(1, 9)), *long_run("numpy", *times(0.752))]
+    for nodes, status in ((1, "not-identical"), (2, "ok")):
+        results = load(write(tmp_path / str(nodes), make_plan("numpy"), events, nodes=nodes))
+        assert run_of(results, "numpy")["status"] == status
+
+
 def test_conditions_of_a_turn_are_in_its_row(tmp_path: Path) -> None:
     """1.5 CPUs busy, and what the two who waited used; each has its own share of the turns it waited in."""
     conditions: dict[str, Any] = {
