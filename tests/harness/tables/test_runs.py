@@ -188,7 +188,7 @@ def test_who_trains_on_a_gpu_is_not_held_against_the_floor_of_the_cpu(tmp_path: 
     assert run_of(on_cpu, "pytorch")["status"] == "not-identical"
 
 
-def test_nodes_that_share_a_machine_are_not_held_against_a_floor_measured_in_their_noise(tmp_path: Path) -> None:
+def test_nodes_that_share_a_machine_are_not_accused_of_hidden_work(tmp_path: Path) -> None:
     """A fifth of it: on a machine of its own that is hidden work, beside another node it accuses nobody."""
     events = [*(floor(number, 1e7) for number in range(1, 9)), *long_run("numpy", *times(0.752))]
     for nodes, status in ((1, "not-identical"), (2, "ok")):
