@@ -184,8 +184,8 @@ def cells(changes: DataFrame) -> Iterator[list[str]]:
         error, memory = row["test_error_change"], row["memory_change_percent"]
         yield [
             *(_who(row, changes), row["verdict"], ratio_cell(row, "ratio")),
-            "" if pd.isna(error) else f"{error:+.2f}",
-            "" if pd.isna(memory) else f"{memory:+.0f}",
+            "" if pd.isna(error) else f"{error:+z.2f}",
+            "" if pd.isna(memory) else f"{memory:+z.0f}",
         ]
 
 

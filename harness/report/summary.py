@@ -240,7 +240,7 @@ def _cells(results: Results) -> Iterator[list[str]]:
         "ratio_to_reference": (f"ratio to {reference}", ""),
         "ratio_to_fastest": ("ratio to the fastest", ""),
         "floor_multiple": ("times the floor", ",.1f"),
-        "startup_seconds": ("start-up (s)", ",.2f"),
+        "startup_seconds": ("start-up (s)", "z,.2f"),
         "train_seconds": ("training (s)", ",.0f"),
         "train_seconds_to_target": (f"training to {target} (s)", ",.0f"),
         "target_reached": (f"runs that reached {target}", "s"),

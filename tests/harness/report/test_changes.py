@@ -200,6 +200,9 @@ def test_versions_errors_and_memory_are_compared(tmp_path: Path) -> None:
     assert keras["changed"] == "commit c0ffee to beef; keras 1.0 to 1.1"
     assert keras["test_error_change"] == pytest.approx(0.5)
     assert keras["memory_change_percent"] == pytest.approx(50)
+    assert next(row for row in cells(compare(old, new)) if row[0] == "keras")[-2:] == ["+0.50", "+50"]
+    slightly = compare(old, new).assign(test_error_change=-0.001, memory_change_percent=-0.1)
+    assert next(row for row in cells(slightly) if row[0] == "keras")[-2:] == ["+0.00", "+0"]
     longer = result(tmp_path / "longer", {"keras": 2.0}, epochs=2)
     assert np.isnan(row_of(compare(old, longer), "keras")["test_error_change"])
 

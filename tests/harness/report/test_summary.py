@@ -7,7 +7,7 @@ import pytest
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.problem import Defaults
 from lockstep_bench.harness.records.format import BuildEvent, EvaluationEvent
-from lockstep_bench.harness.report.summary import answer, write_into, write_latex
+from lockstep_bench.harness.report.summary import answer, cells, write_into, write_latex
 from lockstep_bench.harness.tables.results import load
 from support.hand_made import begin, end, evaluation, make_plan, whole_run, write, write_all
 
@@ -73,6 +73,13 @@ def test_the_page_of_the_native_profile_says_what_each_trained_with(tmp_path: Pa
     for phrase in ("same network", "identically", "disagree", "predicted differently", "notebook"):
         assert phrase not in page
     assert (tmp_path / "runs.csv").read_text().count("fan-in-uniform,1e-08,corrected,0.0001") == 1
+
+
+def test_a_start_that_took_no_time_is_not_shown_as_less_than_none(tmp_path: Path) -> None:
+    """A first slice a hair faster than the others is noise: 0.00, not -0.00."""
+    results = write_all(write(tmp_path, make_plan("numpy"), [*whole_run("numpy", 4, 1, 4, 1)]))
+    header, _, row = cells(results._replace(summary=results.summary.assign(startup_seconds=-0.004)))
+    assert row[header.index("start-up (s)")] == "0.00"
 
 
 def test_the_answer_is_put_into_a_document(tmp_path: Path) -> None:
