@@ -267,12 +267,14 @@ def test_a_change_without_allowance_for_runs_claims_too_much() -> None:
 
 
 def test_a_result_is_not_changed_against_itself() -> None:
-    """The ratio is 1 exactly, and lies in its interval."""
+    """The ratio is 1 exactly, and lies in its interval: that is of two runs, each resampled by draws of its own."""
     samples = np.random.default_rng(0).normal(0.5, 0.1, 40)
-    found = change([samples], [samples])
+    found = change([samples], [samples], between=0)
     assert found.ratio == 1
-    assert found.ratio_low < 1 < found.ratio_high
     assert found.p_value > 0.5
+    one = estimate(samples)
+    assert log(found.ratio_high / found.ratio_low) == pytest.approx(2**0.5 * (one.high - one.low), rel=0.1)
+    assert found.ratio_low < 1 < found.ratio_high
 
 
 def test_stretch_is_what_its_three_reasons_make() -> None:
