@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 
 from lockstep_bench.harness.machine import conditions
+from lockstep_bench.harness.wording import counted
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +36,7 @@ def machine_name(device: str = "cpu") -> str:
     """
     gibibytes = round(psutil.virtual_memory().total / 2**30)
     gpu = f", {gpus()[0].partition(',')[0]}" if device == "cuda" and gpus() else ""
-    return f"{cpu_model()}, {available_cpus()} CPUs, {gibibytes} GiB{gpu}"
+    return f"{cpu_model()}, {counted(available_cpus(), 'CPU')}, {gibibytes} GiB{gpu}"
 
 
 def machine_details() -> dict[str, Any]:

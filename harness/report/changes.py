@@ -18,6 +18,7 @@ from lockstep_bench.harness.report.summary import ratio_cell
 from lockstep_bench.harness.statistics import FEWEST, LEVEL, change, holm
 from lockstep_bench.harness.tables.comparisons import CONDITIONS
 from lockstep_bench.harness.tables.measured import Measured, Software, read
+from lockstep_bench.harness.wording import counted
 
 COLUMNS: Final = (
     *("phase", "backend", *CONDITIONS, "verdict", "ratio", "ratio_low", "ratio_high", "p_holm", "drift"),
@@ -121,7 +122,7 @@ def _obstacle(before: Measured, after: Measured, names: tuple[str, str]) -> str:
         return f"whether {REFERENCE}, the yardstick, changed as well was not recorded"
     for side, name in zip((before, after), names, strict=True):
         if side.rounds < FEWEST:
-            return f"in {name} it was timed in {side.rounds} rounds: {FEWEST} are needed"
+            return f"in {name} it was timed in {counted(side.rounds, 'round')}: {FEWEST} are needed"
     return ""
 
 
@@ -207,4 +208,4 @@ def _who(row: "Series[Any]", changes: DataFrame) -> str:
 
 
 def _told(row: "Series[Any]", column: str) -> str:
-    return f"{row[column]} threads" if column == "threads" else str(row[column])
+    return counted(row[column], "thread") if column == "threads" else str(row[column])

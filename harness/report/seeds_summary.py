@@ -8,6 +8,7 @@ from lockstep_bench.harness.checks.equivalence import GATE_WEIGHTS, allowed_disa
 from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.tables.results import dataset_title, each
 from lockstep_bench.harness.tables.seeds_tables import QUANTILES, SeedsResults, Spread, checks, spread
+from lockstep_bench.harness.wording import counted
 
 
 def write_seeds_summary(folder: Path, results: SeedsResults) -> None:
@@ -42,7 +43,7 @@ def sentences(results: SeedsResults) -> Iterator[str]:
     if not found:
         yield f"No seed{planned} came through, so there is nothing to say."
         return
-    seeds, epochs = _counted(found.seeds, "seed"), _counted(plan.problem.epochs, "epoch")
+    seeds, epochs = counted(found.seeds, "seed"), counted(plan.problem.epochs, "epoch")
     yield f"{seeds}{planned} came through {epochs} of {plan.slice_steps:,} steps."
     interval = "" if isnan(found.low) else f" (95 % interval {found.low:.2f} to {found.high:.2f})"
     deviation = "" if isnan(found.deviation) else f", standard deviation {found.deviation:.2f} over seeds"
@@ -52,10 +53,6 @@ def sentences(results: SeedsResults) -> Iterator[str]:
     if plan.dataset.name == "mnist":
         yield from _notebook(found)
     yield _checked(results)
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'s' if number != 1 else ''}"
 
 
 def _notebook(found: Spread) -> Iterator[str]:
@@ -87,7 +84,7 @@ def _checked(results: SeedsResults) -> str:
     images, failed = plan.dataset.test_images, rows[rows["status"] == "not-identical"]["seed"].nunique()
     were = "were" if len(seeds) > 1 else "was"
     return (
-        f"{_counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))}) {were} trained by {plan.reference.name} too: "
+        f"{counted(len(seeds), 'seed')} ({', '.join(map(str, seeds))}) {were} trained by {plan.reference.name} too: "
         f"after any epoch at most {rows['disagreements'].max()} of {images:,} test images were predicted differently "
         f"({allowed_disagreements(images)} allowed), and the weights were at most "
         f"{rows['weights_difference'].max():.1g} of the way apart ({GATE_WEIGHTS:g} allowed); {failed} failed."
@@ -115,10 +112,11 @@ def _conditions(results: SeedsResults) -> Iterator[str]:
     """How it was measured, line by line."""
     plan, dataset, problem = results.plan, results.plan.dataset, results.plan.problem
     machine = each(results.table["machine"]) if len(results.table) else plan.machine
-    yield f"machine: {machine}; {plan.threads[0]} threads, device {plan.device}"
+    yield f"machine: {machine}; {counted(plan.threads[0], 'thread')}, device {plan.device}"
     yield f"dataset: {dataset.name}, {dataset.train_images:,} training and {dataset.test_images:,} test images"
     yield f"dataset SHA-256: {dataset.sha256}"
-    yield f"training: {problem.epochs} epochs, batch size {problem.batch_size}, {problem.dtype}, profile {plan.profile}"
+    length = f"{counted(problem.epochs, 'epoch')}, batch size {problem.batch_size}"
+    yield f"training: {length}, {problem.dtype}, profile {plan.profile}"
     yield f"seeds: 0 to {plan.count - 1}, {plan.together} side by side; {len(plan.checked)} of them checked"
     if len(results.seconds):
         step = 1e6 * float(sorted(results.seconds)[len(results.seconds) // 2])

@@ -14,6 +14,7 @@ from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.tables.comparisons import NODES, RULES
 from lockstep_bench.harness.tables.results import NOT_IDENTICAL, Part, Results, each, parts, title
 from lockstep_bench.harness.tables.views import came_through, dense_floor
+from lockstep_bench.harness.wording import counted
 
 BEGIN: Final = "<!-- lockstep report: begin -->"
 END: Final = "<!-- lockstep report: end -->"
@@ -313,10 +314,12 @@ def remarks(part: Part) -> Iterator[str]:
 def conditions(results: Results) -> Iterator[str]:
     """How it was measured, line by line."""
     plan, runs, dataset, problem = results.plan, results.runs, results.plan.dataset, results.plan.problem
-    yield f"machine: {each(runs['machine'])}; {' and '.join(map(str, plan.threads))} threads, device {plan.device}"
+    threads = " and ".join(counted(count, "thread") for count in plan.threads)
+    yield f"machine: {each(runs['machine'])}; {threads}, device {plan.device}"
     yield f"dataset: {dataset.name}, {dataset.train_images:,} training and {dataset.test_images:,} test images"
     yield f"dataset SHA-256: {dataset.sha256}"
-    yield f"training: {problem.epochs} epochs, batch size {problem.batch_size}, {problem.dtype}, profile {plan.profile}"
+    length = f"{counted(problem.epochs, 'epoch')}, batch size {problem.batch_size}"
+    yield f"training: {length}, {problem.dtype}, profile {plan.profile}"
     replicates = max(block.replicate for block in plan.blocks)
     seeds = ", ".join(str(seed) for seed in dict.fromkeys(block.seed for block in plan.blocks))
     yield f"seeds: {seeds}" + (f", {replicates} replicates of each" if replicates > 1 else "")

@@ -1,6 +1,6 @@
 """sweep.md: what a sweep's tables say, for people. Short sentences first, then what they rest on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from lockstep_bench.harness.report.summary import ratio_cell
 from lockstep_bench.harness.statistics import FEWEST
 from lockstep_bench.harness.tables.results import each
 from lockstep_bench.harness.tables.sweep_tables import AXES, SweepResults
+from lockstep_bench.harness.wording import counted
 
 MOST_CROSSINGS: Final = 40
 """Rows of the table for people; crossings.csv has all."""
@@ -137,7 +138,7 @@ def _overheads(results: SweepResults) -> Iterator[str]:
             f"{name} {_span(halves['half_batch_size'], sizes[0], sizes[-1])}"
             for name, halves in own.groupby("backend", sort=False)
         )
-        yield f"On {_threads(threads)} overhead outweighs work up to batch size: {', '.join(parts)}."
+        yield f"On {counted(threads, 'thread')} overhead outweighs work up to batch size: {', '.join(parts)}."
 
 
 def _span(halves: "Series[float]", least: int, most: int) -> str:
@@ -160,22 +161,14 @@ AXIS_NAMES: Final[Mapping[str, str]] = {
 
 def where_is(row: "Series[Any]", sweep: Sweep) -> str:
     """A cell, or a line of cells, by those axes that it has a place on and that have more places than one."""
-    names = {
-        "batch_size": "batch size {:,}",
-        "hidden": "width {:,}",
-        "train_images": "{:,} images",
-        "threads": "{:,} threads",
+    says: dict[str, Callable[[int], str]] = {
+        "batch_size": "batch size {:,}".format,
+        "hidden": "width {:,}".format,
+        "train_images": "{:,} images".format,
+        "threads": lambda count: counted(count, "thread"),
     }
-    texts = [
-        _threads(row[axis]) if axis == "threads" else text.format(row[axis])
-        for axis, text in names.items()
-        if pd.notna(row[axis]) and len(getattr(sweep, axis)) > 1
-    ]
+    texts = [say(row[axis]) for axis, say in says.items() if pd.notna(row[axis]) and len(getattr(sweep, axis)) > 1]
     return ", ".join(texts)
-
-
-def _threads(count: object) -> str:
-    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def crossing_cells(results: SweepResults) -> Iterator[list[str]]:

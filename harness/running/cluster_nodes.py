@@ -10,6 +10,7 @@ from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.records.format import Plan
 from lockstep_bench.harness.running import node
 from lockstep_bench.harness.running.node import RESOURCE, Report
+from lockstep_bench.harness.wording import counted
 
 START_A_NODE: Final = f"dask worker SCHEDULER --nworkers 1 --nthreads 1 --resources {RESOURCE}=1"
 """What makes a machine a node."""
@@ -67,7 +68,7 @@ def send_data(client: Any, dataset: Dataset, addresses: list[str], say: Say) -> 
     """Give these nodes the dataset; they pass it on to one another."""
     if not addresses:
         return
-    say(f"sending {dataset.name} to {len(addresses)} node{'s' if len(addresses) > 1 else ''} without it")
+    say(f"sending {dataset.name} to {counted(len(addresses), 'node')} without it")
     sent = client.scatter(find.raw(dataset), workers=addresses, broadcast=True, hash=False)
     identity = (dataset.name, dataset.sha256, dataset.scale)
     tasks = [client.submit(node.take_data, *identity, sent, workers=[one], pure=False) for one in addresses]

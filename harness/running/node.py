@@ -23,6 +23,7 @@ from lockstep_bench.harness.machine import environment
 from lockstep_bench.harness.records.format import Event, Plan
 from lockstep_bench.harness.running.block_conductor import BlockConductor
 from lockstep_bench.harness.running.worker_process import FIRST_CPU
+from lockstep_bench.harness.wording import counted
 
 RESOURCE = "lockstep"
 """A node offers one of it, and a block takes one: so there is one block at a time on a node."""
@@ -129,7 +130,7 @@ def unfit(plan: Plan, report: Report, allow_mixed: bool = False) -> list[str]:
         if not backend.skip and report.backends[backend.spec].missing
     ]
     if report.cpus < max(plan.threads):
-        found.append(f"it has {report.cpus} CPUs for {max(plan.threads)} threads")
+        found.append(f"it has {counted(report.cpus, 'CPU')} for {counted(max(plan.threads), 'thread')}")
     return found if found or allow_mixed else other_versions(plan, report)
 
 

@@ -12,6 +12,7 @@ from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.machine import environment
 from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT, Problem, Profile
 from lockstep_bench.harness.records.format import Block, Plan, PlannedBackend, PlannedDataset
+from lockstep_bench.harness.wording import counted
 
 
 class Preset(NamedTuple):
@@ -139,7 +140,7 @@ def _threads(threads: int | Sequence[int] | None) -> list[int]:
         if count < 1:
             raise UsageError(f"--threads must be more than 0, not {count}: give a larger number")
         if count > available:
-            raise UsageError(f"--threads {count} is more than the {available} CPUs to be had here")
+            raise UsageError(f"--threads {count} is more than the {counted(available, 'CPU')} to be had here")
     return counts
 
 

@@ -15,6 +15,7 @@ from lockstep_bench.harness.records import raw_files
 from lockstep_bench.harness.records.format import Plan
 from lockstep_bench.harness.tables.comparisons import CONDITIONS, ratio_rows, summary_rows
 from lockstep_bench.harness.tables.runs import Run, epoch_rows, run_row, runs_of, turn_rows
+from lockstep_bench.harness.wording import counted
 
 COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "runs": (
@@ -150,7 +151,7 @@ def load_uncompared(folder: Path | str) -> Results:
         cut += filter(None, [recorded.cut, damage])
         is_damaged |= bool(damage)
         if recorded.before:
-            times = f"{recorded.before} attempt{'s' if recorded.before > 1 else ''}"
+            times = counted(recorded.before, "attempt")
             again.append(f"{block.id} was run again: {times} before, in the raw file above the last, count for nothing")
     runs = _table("runs", map(run_row, each_run))
     epochs = _table("epochs", (row for run in each_run for row in epoch_rows(run)))
@@ -219,7 +220,7 @@ def parts(results: Results) -> list[Part]:
     found = []
     for machine, count in both.itertuples(index=False):
         names = [str(machine)] if len(machines) > 1 else []
-        names += [f"{count} thread{'s' if count > 1 else ''}"] if len(threads) > 1 else []
+        names += [counted(count, "thread")] if len(threads) > 1 else []
         own = [table[(table["machine"] == machine) & (table["threads"] == count)] for table in results.tables]
         blocks = [block for block in results.plan.blocks if block.id in set(own[0]["block"])]
         plan = results.plan.model_copy(update={"blocks": blocks})

@@ -13,6 +13,7 @@ from pandas import Series
 
 from lockstep_bench.harness.report.looks import Look, looks
 from lockstep_bench.harness.tables.results import NOT_IDENTICAL, Results, title
+from lockstep_bench.harness.wording import counted
 
 STYLE: Final[Any] = {
     "axes.axisbelow": True,
@@ -60,7 +61,7 @@ def new_figure(results: Results, what: str, height: float, note: str = "") -> Fi
     seeds = list(dict.fromkeys(block.seed for block in plan.blocks))
     of = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
     of = of if len(plan.blocks) == 1 else f"mean of {len(plan.blocks)} runs, {of} (each of them thin or a dot)"
-    threads = f"{plan.threads[0]} thread{'s' if plan.threads[0] > 1 else ''}"
+    threads = counted(plan.threads[0], "thread")
     detail = f"{plan.dataset.train_images:,} training images, batch size {plan.problem.batch_size}, {threads}, {of}"
     dataset, machine = title(results)
     if plan.profile == "native":
@@ -88,7 +89,7 @@ def _failures(results: Results) -> Iterator[str]:
     runs = results.runs[results.runs["status"] != "ok"]
     for backend, failed in runs.groupby("backend", sort=False):
         first = failed.iloc[0]
-        ended = f"{first['status']} after {first['epochs_done']} of {results.plan.problem.epochs} epochs"
+        ended = f"{first['status']} after {first['epochs_done']} of {counted(results.plan.problem.epochs, 'epoch')}"
         yield shorten(f"{backend}: {ended}: {first['reason']}", CHARACTERS, placeholder=" ...")
 
 

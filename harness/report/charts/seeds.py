@@ -13,6 +13,7 @@ from lockstep_bench.harness.report.charts.frame import STYLE, from_zero, headed,
 from lockstep_bench.harness.report.looks import COLOURS
 from lockstep_bench.harness.tables.results import dataset_title
 from lockstep_bench.harness.tables.seeds_tables import SeedsResults
+from lockstep_bench.harness.wording import counted
 
 FORMATS = ("png", "svg")
 COLOUR = COLOURS[0]
@@ -36,7 +37,7 @@ def _figure(results: SeedsResults, what: str, reading: str) -> Figure:
     plan = results.plan
     seeds = results.ok["seed"].nunique()
     detail = (
-        f"{seeds} seed{'s' if seeds != 1 else ''}, {plan.problem.epochs} epochs of {plan.dataset.train_images:,} "
+        f"{counted(seeds, 'seed')}, {counted(plan.problem.epochs, 'epoch')} of {plan.dataset.train_images:,} "
         f"training images, batch size {plan.problem.batch_size}, {plan.dataset.test_images:,} test images"
     )
     return headed([f"{what}: {dataset_title(plan)}"], [detail, reading], 3.6)

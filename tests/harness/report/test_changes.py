@@ -243,7 +243,7 @@ def test_rows_of_one_backend_are_told_apart(tmp_path: Path) -> None:
     names = [line[0] for line in list(cells(compare(old, new)))[1:]]
     assert names == ["numpy", "keras", "jax"]
     both = pd.concat([compare(old, old), compare(new, new)])
-    assert "keras (1 threads)" in [line[0] for line in cells(both)]
+    assert "keras (1 thread)" in [line[0] for line in cells(both)]
 
 
 def benchmark_file(path: Path, keras: float, *, seed: int = 0, phase: str = "train", **changes: Any) -> Path:

@@ -372,7 +372,7 @@ def test_what_makes_a_node_unfit(digits: Dataset) -> None:
     planned = made.backends[0].model_copy(update={"versions": {"numpy": "2.0"}, "source_sha256": "50"})
     plan = made.model_copy(update={**known, "backends": [planned]})
     assert unfit(plan, report()) == []
-    assert unfit(plan, report(cpus=0)) == ["it has 0 CPUs for 1 threads"]
+    assert unfit(plan, report(cpus=0)) == ["it has 0 CPUs for 1 thread"]
     missing = report(backends={"numpy": Found({}, "", "it is not installed")})
     assert unfit(plan, missing, allow_mixed=True) == ["numpy cannot run: it is not installed"]
     other = report(software={**known, "python": "3.12.0"}, backends={"numpy": Found({"numpy": "2.1"}, "51", "")})
