@@ -133,11 +133,9 @@ def _overheads(results: SweepResults) -> Iterator[str]:
     """Of each number of threads, up to what batch size every backend is bound by its overhead."""
     sizes = results.sweep.batch_size
     lines = results.exponents.dropna(subset="half_batch_size")
-    for threads, own in lines.groupby("threads"):
-        parts = (
-            f"{name} {_span(halves['half_batch_size'], sizes[0], sizes[-1])}"
-            for name, halves in own.groupby("backend", sort=False)
-        )
+    for threads in sorted(lines["threads"].unique()):
+        of_backends = lines[lines["threads"] == threads].groupby("backend", sort=False)["half_batch_size"]
+        parts = (f"{name} {_span(halves, sizes[0], sizes[-1])}" for name, halves in of_backends)
         yield f"On {counted(threads, 'thread')} overhead outweighs work up to batch size: {', '.join(parts)}."
 
 
