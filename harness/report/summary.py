@@ -168,7 +168,8 @@ def sentences(results: Results) -> Iterator[str]:
     if len(ok) == 1:
         yield f"{ok.iloc[0]['backend']} {ended}; there is no other backend to compare it with."
     else:
-        who = f"All {total} backends" if len(ok) == total else f"{len(ok)} of {total} backends came through: they"
+        everyone = "Both backends" if total == 2 else f"All {total} backends"
+        who = everyone if len(ok) == total else f"{len(ok)} of {total} backends came through: they"
         differ = f"at most {ok['disagreements'].max()} of {images:,} test images predicted differently"
         same = f"stayed the same network ({differ}, {allowed_disagreements(images)} allowed)"
         if native:

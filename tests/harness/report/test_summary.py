@@ -21,7 +21,7 @@ def test_the_page_says_what_the_data_say(tmp_path: Path) -> None:
     page = (tmp_path / "summary.md").read_text()
     assert page.startswith("# lockstep: MNIST on this machine\n")
     assert (
-        "All 2 backends stayed the same network (at most 4 of 10,000 test images predicted differently, 5 allowed) and "
+        "Both backends stayed the same network (at most 4 of 10,000 test images predicted differently, 5 allowed) and "
         "ended at 5.50 to 5.52 % test error. Fastest: keras. Time per step relative to it: numpy 2.00. "
         "The notebook reports 7.21 %: 1 of 1 seed ended at or below it.\n"
     ) in page
@@ -41,7 +41,7 @@ def test_the_page_says_what_failed_and_warns_of_other_data(tmp_path: Path) -> No
     assert "**THESE ARE NOT MNIST NUMBERS:**" in page
     assert "# lockstep: digits (not MNIST) on" in page
     assert "- **keras: timeout** after 0 of 2 epochs, seed 0: a turn took over 300 s" in page
-    assert "All" not in page.split("##")[0]
+    assert "Both" not in page.split("##")[0]
     assert "with uncommitted changes" in page
 
 

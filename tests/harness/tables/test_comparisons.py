@@ -129,7 +129,7 @@ def test_the_references_twin_shows_the_noise_and_is_not_ranked(tmp_path: Path) -
     assert results.summary["rank"].tolist()[1:] == [1, 2]
     assert summary_of(results, "keras")["ratio_to_fastest"] == pytest.approx(3)
     page = (tmp_path / "summary.md").read_text()
-    assert "All 2 backends" in page
+    assert "Both backends" in page
     assert "Fastest: numpy." in page
     assert "ratio to numpy" in page
     assert "ratio to the fastest" not in page  # the same twice
