@@ -11,13 +11,15 @@ import pytest
 
 from lockstep_bench.harness import compare
 from lockstep_bench.harness.machine.environment import available_cpus, machine_name
+from support.command import nowhere_to_get_mnist
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(900)]
 
 
-def suite(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
+def suite(*arguments: str | Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run it with a storage of its own."""
+    inherited = {name: text for name, text in os.environ.items() if "XDIST" not in name}
     return subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "tests/benchmarks", "--benchmark-only", "-p", "no:cacheprovider"),
@@ -25,7 +27,7 @@ def suite(*arguments: str | Path, folder: Path) -> subprocess.CompletedProcess[s
         ],
         cwd=ROOT,
         # Of a run that has several processes nothing is timed: this one is a run of its own.
-        env={**{name: text for name, text in os.environ.items() if "XDIST" not in name}, "COLUMNS": "200"},
+        env={**inherited, "COLUMNS": "200", **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -160,6 +162,24 @@ def test_what_cannot_run_is_skipped_with_its_reason_and_what_is_unknown_refused(
     assert unknown.returncode == 4
     assert "there is no backend numpi: did you mean numpy?" in unknown.stdout + unknown.stderr
     assert suite("--rounds", "0", folder=tmp_path).returncode == 4
+
+
+def test_without_mnist_it_says_first_that_it_takes_digits(tmp_path: Path) -> None:
+    """Times of digits are nobody's MNIST times."""
+    options = ("--backends", "numpy", "--rounds", "1", "-k", "predict")
+    done = suite(*options, folder=tmp_path, LOCKSTEP_MNIST="", **nowhere_to_get_mnist(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    before, _, after = done.stdout.partition("nothing here is an MNIST result")
+    assert "stand in for MNIST" in before
+    assert "test_predict[numpy]" in after
+
+
+def test_where_no_mnist_is_to_be_found_it_ends_in_a_sentence(tmp_path: Path) -> None:
+    """And with the exit code of what was asked for wrongly; no benchmark fails for it."""
+    done = suite("--backends", "numpy", folder=tmp_path, LOCKSTEP_MNIST=str(tmp_path / "nothing"))
+    assert done.returncode == 2
+    assert f"lockstep: {tmp_path / 'nothing'} is not a folder; name one that holds the IDX files" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 def test_a_backend_that_is_another_network_fails(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from lockstep_bench.backends import BackendNotFoundError, load, registered, why_not
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.data.find import find_dataset
+from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.machine import environment
 
 ROUNDS = 10
@@ -56,9 +57,19 @@ def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def dataset() -> Dataset:
-    """MNIST, or digits where it cannot be had."""
-    return find_dataset("auto")
+def dataset(pytestconfig: pytest.Config) -> Dataset:
+    """MNIST, or digits where it cannot be had, which is said before anything is measured; without either all ends."""
+    plugins = pytestconfig.pluginmanager
+    capture, terminal = (plugins.get_plugin(name) for name in ("capturemanager", "terminalreporter"))
+
+    def say(sentence: str) -> None:
+        with capture.global_and_fixture_disabled():
+            terminal.write_line(f"lockstep: {sentence}")
+
+    try:
+        return find_dataset("auto", say=say)
+    except LockstepError as error:
+        pytest.exit(f"lockstep: {error}", returncode=error.exit_code)
 
 
 class WorkClock:

@@ -24,6 +24,16 @@ def lockstep(*arguments: str | Path, cwd: Path | None = None, **variables: str) 
     return process
 
 
+def nowhere_to_get_mnist(home: Path) -> dict[str, str]:
+    """The variables of a machine without MNIST and without a network, for which a proxy stands that refuses all."""
+    return {
+        "HOME": str(home),
+        "KERAS_HOME": str(home / "keras"),
+        "LOCKSTEP_CACHE": str(home / "cache"),
+        **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
+    }
+
+
 def files(folder: Path) -> dict[str, bytes]:
     """Every file below a folder by its relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from lockstep_bench.backends import registered
-from support.command import LOCKSTEP, files, lockstep
+from support.command import LOCKSTEP, files, lockstep, nowhere_to_get_mnist
 
 BROKEN = Path(__file__).parents[2] / "broken"
 COMMITTED = Path(__file__).parents[3] / "results" / "native-identical"
@@ -194,11 +194,7 @@ def test_run_without_mnist_says_loudly_that_it_takes_digits(tmp_path: Path) -> N
     process = lockstep(
         *["run", "numpy", "--epochs", "1", "--out", "out"],
         cwd=tmp_path,
-        HOME=str(tmp_path),
-        KERAS_HOME=str(tmp_path / "keras"),
-        LOCKSTEP_CACHE=str(tmp_path / "cache"),
-        # A proxy that refuses every connection stands for a machine without a network.
-        **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
+        **nowhere_to_get_mnist(tmp_path),
     )
     assert process.returncode == 0, process.stderr
     assert "digits" in process.stderr
