@@ -60,7 +60,8 @@ def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
 def dataset(pytestconfig: pytest.Config) -> Dataset:
     """MNIST, or digits where it cannot be had, which is said before anything is measured; without either all ends."""
     plugins = pytestconfig.pluginmanager
-    capture, terminal = (plugins.get_plugin(name) for name in ("capturemanager", "terminalreporter"))
+    capture: Any = plugins.get_plugin("capturemanager")
+    terminal: Any = plugins.get_plugin("terminalreporter")
 
     def say(sentence: str) -> None:
         with capture.global_and_fixture_disabled():
