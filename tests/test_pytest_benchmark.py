@@ -194,6 +194,19 @@ def test_a_backend_that_is_another_network_fails(tmp_path: Path) -> None:
     assert "test images differently from numpy; 5 are allowed" in done.stdout
 
 
+def test_a_backend_that_shows_other_weights_fails_too(tmp_path: Path) -> None:
+    """The gate is that of a run: predictions alone are not enough."""
+    (tmp_path / "other.py").write_text(
+        "from lockstep_bench.backends.numpy import NumPy\n\n\n"
+        "class Other(NumPy):\n    name = 'other'\n\n"
+        "    def weights(self):\n        weights = super().weights()\n"
+        "        return weights._replace(hidden_kernel=2 * weights.hidden_kernel)\n"
+    )
+    done = suite("--backends", tmp_path / "other.py", "--rounds", "1", "-k", "predict", folder=tmp_path)
+    assert done.returncode == 1
+    assert "of numpy's way from numpy's; 0.1 is allowed" in done.stdout
+
+
 def test_plain_pytest_does_not_time_anything() -> None:
     """The suite is collected only where it is named."""
     done = subprocess.run(
