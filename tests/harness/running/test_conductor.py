@@ -218,7 +218,7 @@ def test_extras_can_be_left_out(digits: Dataset, tmp_path: Path) -> None:
 def test_threads_are_what_was_asked_for(digits: Dataset, compiled: Path, tmp_path: Path, name: str) -> None:
     """With one thread asked for, no library of any framework has more, and one CPU is all that it may use."""
     with WorkerProcess(
-        name, dtype="float32", device="cpu", threads=1, log=tmp_path / "log", timeout=60.0, caches=compiled
+        name, dtype="float32", device="cpu", threads=1, log=tmp_path / "log", timeout=200.0, caches=compiled
     ) as worker:
         worker.start()
         build = worker.build(Problem(), 0, digits.folder, 300)
