@@ -80,7 +80,7 @@ def scroll_through(page: Page) -> None:
     """See every chart, so that every one is drawn."""
     for plot in page.locator(".plot").all():
         plot.scroll_into_view_if_needed()
-        expect(plot.locator(".main-svg").first).to_be_visible()
+        expect(plot.locator(".main-svg").first).to_be_visible(timeout=30_000)  # for the first one plotly is run
 
 
 @pytest.fixture(scope="module")
