@@ -44,8 +44,9 @@ DATELESS: Final[Any] = {
 
 def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> Iterator[Path]:
     """Write a figure in every format, without a date; its layout, half of the work, is found once for all of them."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    if layout := figure.get_layout_engine():
+        layout.execute(figure)
+        figure.set_layout_engine(None)  # with "none" each format would be drawn once more, for a layout that it has
     for axes in figure.axes:  # the last bits of a layout are the CPU's, and an SVG names its clip paths by all of them
         left, bottom, width, height = (round(edge, 6) for edge in axes.get_position(original=True).bounds)
         axes.set_position((left, bottom, width, height), which="original")
