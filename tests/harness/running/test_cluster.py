@@ -320,6 +320,35 @@ def test_a_node_that_comes_later_takes_part(cluster: Cluster, tmp_path: Path, ow
     assert sorted(nodes) == [1, 2]  # the second block was begun when there were two on this machine
 
 
+def test_a_node_is_waited_for_and_left_out_if_it_lacks_a_framework(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run begins before there is a node, and ends with the reason if none can run it; one that can is enough."""
+    (tmp_path / "mine.py").write_text(
+        "from lockstep_bench.backends.numpy import NumPy\n\n\nclass Mine(NumPy):\n"
+        "    name, modules, extra = 'mine', ('only_here',), 'mine'\n"
+    )
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "only_here.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "own"))
+    arguments = ["run", "numpy", "mine.py", *SHORT[3:-1], "0", "--out", "out", "--cluster", cluster.address]
+    with started(tmp_path, *arguments) as run:
+        assert run.stderr is not None
+        assert any("waiting for a node" in line for line in run.stderr)  # reads on until it is said
+        cluster.add(PYTHONPATH="")
+        _, printed = run.communicate(timeout=SECONDS)
+    left_out = r"node tcp://\S+ is left out: mine cannot run: only_here is not installed"
+    assert run.returncode == 2
+    assert re.search(left_out, printed)
+    assert "no node can run this plan: mine cannot run: only_here is not installed" in printed
+    assert not (tmp_path / "out").exists()
+    cluster.add()
+    done = lockstep(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(left_out, done.stderr)
+    assert load(tmp_path / "out").runs["status"].tolist() == ["ok", "ok"]
+
+
 def test_mixed_versions_are_refused_unless_allowed(cluster: Cluster, tmp_path: Path) -> None:
     """Which node has what instead of what; nothing is written. If they are allowed, the record has the node's."""
     (tmp_path / "other" / "numpy-0.1.dist-info").mkdir(parents=True)
