@@ -320,10 +320,9 @@ def test_a_node_that_comes_later_takes_part(cluster: Cluster, tmp_path: Path, ow
     assert sorted(nodes) == [1, 2]  # the second block was begun when there were two on this machine
 
 
-def test_a_node_is_waited_for_and_left_out_if_it_lacks_a_framework(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run begins before there is a node, and ends with the reason if none can run it; one that can is enough."""
+@pytest.fixture
+def picky_adapter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An adapter that runs on every node of this test but those that are started with PYTHONPATH empty."""
     (tmp_path / "mine.py").write_text(
         "from lockstep_bench.backends.numpy import NumPy\n\n\nclass Mine(NumPy):\n"
         "    name, modules, extra = 'mine', ('only_here',), 'mine'\n"
@@ -331,22 +330,48 @@ def test_a_node_is_waited_for_and_left_out_if_it_lacks_a_framework(
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "only_here.py").touch()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "own"))
-    arguments = ["run", "numpy", "mine.py", *SHORT[3:-1], "0", "--out", "out", "--cluster", cluster.address]
+    return "mine.py"
+
+
+LEFT_OUT = r"node tcp://\S+ is left out: mine cannot run: only_here is not installed"
+
+
+def test_a_node_is_waited_for_and_left_out_if_it_lacks_a_framework(
+    cluster: Cluster, tmp_path: Path, picky_adapter: str
+) -> None:
+    """A run begins before there is a node, and ends with the reason if none can run it; one that can is enough."""
+    arguments = ["run", "numpy", picky_adapter, *SHORT[3:-1], "0", "--out", "out", "--cluster", cluster.address]
     with started(tmp_path, *arguments) as run:
         assert run.stderr is not None
         assert any("waiting for a node" in line for line in run.stderr)  # reads on until it is said
         cluster.add(PYTHONPATH="")
         _, printed = run.communicate(timeout=SECONDS)
-    left_out = r"node tcp://\S+ is left out: mine cannot run: only_here is not installed"
     assert run.returncode == 2
-    assert re.search(left_out, printed)
+    assert re.search(LEFT_OUT, printed)
     assert "no node can run this plan: mine cannot run: only_here is not installed" in printed
     assert not (tmp_path / "out").exists()
     cluster.add()
     done = lockstep(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert re.search(left_out, done.stderr)
+    assert re.search(LEFT_OUT, done.stderr)
     assert load(tmp_path / "out").runs["status"].tolist() == ["ok", "ok"]
+
+
+def test_a_node_that_comes_later_and_lacks_a_framework_is_left_out(
+    cluster: Cluster, tmp_path: Path, picky_adapter: str
+) -> None:
+    """It says so when it is given its first block, which goes back to a node that can run it."""
+    out = tmp_path / "out"
+    cluster.add()
+    arguments = ["run", "numpy", picky_adapter, *LONG[3:-1], "0,1", "--out", "out", "--cluster", cluster.address]
+    with started(tmp_path, *arguments) as run:
+        wait_until(lambda: turns_in(out) > 3, run)
+        cluster.add(PYTHONPATH="")
+        _, printed = run.communicate(timeout=SECONDS)
+    assert run.returncode == 0, printed
+    assert re.search(LEFT_OUT, printed)
+    assert load(out).runs["status"].tolist() == ["ok", "ok", "ok", "ok"]
+    assert load(out).runs["epochs_done"].tolist() == [10, 10, 10, 10]
 
 
 def test_mixed_versions_are_refused_unless_allowed(cluster: Cluster, tmp_path: Path) -> None:

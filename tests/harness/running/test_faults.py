@@ -47,6 +47,8 @@ class Faulty(NumPy):
             self.fault()
         return super().predict(images)
 """
+AMPLE, HANGS = 60.0, 3.0
+"""Seconds for a turn: more than any import takes on a slow machine, and what a worker is given that hangs."""
 DO = {"build": "build", "first-turn": "train", "later-turn": "train", "evaluation": "evaluate"}
 FAULTS: dict[str, tuple[str, str, str, str | None]] = {
     "raises": ("raise RuntimeError('out of luck')", "error", "in its turn to {do}: RuntimeError: out of luck", None),
@@ -69,11 +71,16 @@ FAULTS: dict[str, tuple[str, str, str, str | None]] = {
         "in its turn to {do}: MemoryError: Unable to allocate",
         None,
     ),
-    "loops": ("while True: pass", "timeout", "no reply within 3 s in its turn to {do}", "ran on and was killed"),
+    "loops": (
+        "while True: pass",
+        "timeout",
+        f"no reply within {HANGS:g} s in its turn to {{do}}",
+        "ran on and was killed",
+    ),
     "stopped": (
         "os.kill(os.getpid(), signal.SIGSTOP)",
         "timeout",
-        "no reply within 3 s in its turn to {do}",
+        f"no reply within {HANGS:g} s in its turn to {{do}}",
         "ran on and was killed",
     ),
     "leaves-a-child": (
@@ -116,7 +123,7 @@ FAULTS: dict[str, tuple[str, str, str, str | None]] = {
 """What an adapter does, the status that it gets, the reason, and what is said of it at exit, when all was done."""
 
 
-def run(dataset: Dataset, out: Path, *adapters: str, timeout: float = 60.0) -> Recorded:
+def run(dataset: Dataset, out: Path, *adapters: str, timeout: float = AMPLE) -> Recorded:
     """A small run of these beside NumPy and NumPy again, which start in a fraction of any timeout here."""
     sizes: dict[str, Any] = {"epochs": 2, "train_images": 300, "slice_steps": 8, "threads": 1}
     plan = make_plan(dataset, ["numpy", *adapters], aa=True, turn_timeout=timeout, **sizes)
@@ -152,7 +159,7 @@ def test_a_worker_s_fault_is_recorded_at_every_phase(digits: Dataset, tmp_path: 
         text = ADAPTER.format(phase=phase, fault=indent(body, " " * 8))
         (tmp_path / f"{phase}.py").write_text(text)
     adapters = [str(tmp_path / f"{phase}.py") for phase in PHASES]
-    recorded = run(digits, tmp_path / "out", *adapters, timeout=3.0 if status == "timeout" else 60.0)
+    recorded = run(digits, tmp_path / "out", *adapters, timeout=HANGS if status == "timeout" else AMPLE)
     see_that_the_others_finished(recorded)
     found = ends(recorded)
     for phase in PHASES[:-1]:
