@@ -286,16 +286,19 @@ class EvaluationEvent(Record):
 
 
 class ExtraEvent(Record):
-    """Measured after the last epoch, when nothing counts any more.
+    """Measured after the last epoch, when nothing counts any more: seconds of single predictions and of a call.
 
-    Seconds of single predictions of one image, and what one call of `train` costs beyond its steps; none where a
-    slice is too short or a step too slow to tell.
+    `call_seconds` is what one call of `train` costs beyond its steps. A value that was not measured is empty or none.
+    `latency_reason` and `call_reason` say why it was not, or why it was measured less often than it should be; none
+    where there is nothing to say. Records from before these measurements had a limit of time lack the two.
     """
 
     event: Literal["extra"] = "extra"
     backend: Name
     latency_seconds: list[Seconds]
     call_seconds: Number | None
+    latency_reason: str | None = None
+    call_reason: str | None = None
 
 
 class SeedScore(Record):

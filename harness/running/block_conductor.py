@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,19 @@ from lockstep_bench.harness.running.worker_process import WorkerFailed, WorkerPr
 FLOOR = "_floor"
 """The worker that measures what the machine can do at best; no backend can be called that."""
 
+EXTRA_PART, EXTRA_SECONDS = 0.1, 3.0
+"""Extras take at most this part of the training time together, and at most so many seconds of one backend."""
+
 Kind = TypeVar("Kind", bound=Event)
+Heartbeat = Callable[[Block, str, str], None]
+"""Called with block, backend and kind of turn when a turn begins, and every few seconds while it lasts."""
+
+
+class Slice(NamedTuple):
+    """The steps of a turn, and the seconds that they took."""
+
+    steps: int
+    seconds: float
 
 
 class BlockConductor:
@@ -61,19 +74,28 @@ class BlockConductor:
         emit: Callable[[Event], None],
         extras: bool = True,
         caches: Path | None = None,
+        heartbeat: Heartbeat = lambda *_: None,
     ) -> None:
-        self.extras, self.caches = extras, caches
+        self.extras, self.caches, self.heartbeat = extras, caches, heartbeat
         self.plan, self.block, self.dataset, self.logs, self.emit = plan, block, dataset, logs, emit
         self.arrays: dict[str, NDArray[Any]] = {}
         self.workers: dict[str, WorkerProcess] = {}
         self.floor: WorkerProcess | None = None
         self.digits: dict[str, list[NDArray[np.uint8]]] = {}
+        self.slices: dict[str, list[Slice]] = {}
         self.failed_gate: dict[str, str] = {}
         self.unchecked: str | None = None
         self.agreed: dict[str, str] = {}
 
-    def run(self) -> None:
-        """Every turn of the block; a worker that fails is recorded and left out, the others go on."""
+    def run(self) -> KeyboardInterrupt | None:
+        """Run every turn of the block; a worker that fails is recorded and left out, the others go on.
+
+        Returns:
+            The interrupt that came when only extras were left: the block is complete without them.
+
+        Raises:
+            KeyboardInterrupt: it came before.
+        """
         self.began = perf_counter()
         self.emit(
             MachineEvent(
@@ -91,9 +113,9 @@ class BlockConductor:
                     self.weights = Path(folder) / "weights.npy"
                     for epoch in range(1, self.plan.problem.epochs + 1):
                         self._epoch(epoch)
-                    self._finish()
+                    return self._finish()
             except KeyboardInterrupt as interrupt:
-                reason = f"the run was interrupted by {next(iter(interrupt.args), 'SIGINT')}"
+                reason = interrupted_by(interrupt)
                 for name in list(self.workers):
                     self._end(name, "interrupted", reason, at_once=True)
                 self.emit(EndEvent(backend=None, status="interrupted", reason=reason))
@@ -141,6 +163,7 @@ class BlockConductor:
             log=self.logs / f"{name}.log",
             timeout=self.plan.turn_timeout_seconds,
             caches=self.caches,
+            heartbeat=lambda do: self.heartbeat(self.block, name, do),
         )
 
     def _start_floor(self, processes: ExitStack) -> None:
@@ -184,7 +207,7 @@ class BlockConductor:
         watch = Watch(others)
         reply = self.workers[name].ask("train", epoch=epoch, start=round_.start, stop=round_.stop)
         reply |= watch.conditions()
-        self._record(
+        turn = self._record(
             TurnEvent,
             backend=name,
             epoch=epoch,
@@ -195,6 +218,7 @@ class BlockConductor:
             at_seconds=at,
             **reply,
         )
+        self.slices.setdefault(name, []).append(Slice(turn.steps, turn.train_seconds))
 
     def _processes(self) -> Iterator[tuple[str, WorkerProcess]]:
         yield from self.workers.items()
@@ -239,21 +263,29 @@ class BlockConductor:
         if found:
             self.failed_gate.setdefault(event.backend, f"after epoch {event.epoch} {found}")
 
-    def _finish(self) -> None:
+    def _finish(self) -> KeyboardInterrupt | None:
         """Take the reference's final state, measure what would disturb a run, and let every worker go.
 
-        Where the steps are fixed nothing was learnt that would be worth the megabytes.
+        Where the steps are fixed nothing was learnt that would be worth the megabytes. Once training is complete an
+        interrupt costs the extras and nothing else; it is returned.
         """
-        reference = self.plan.reference.name
-        if reference in self.workers and not self.plan.fixed_steps:
-            self._attempt(reference, self._save, reference)
-        for name in list(self.workers) if self.extras else ():
-            self._attempt(name, self._extra, name)
+        reference, interrupt = self.plan.reference.name, None
+        try:
+            if reference in self.workers and not self.plan.fixed_steps:
+                self._attempt(reference, self._save, reference)
+            if self.extras:
+                self._measure_extras()
+        except KeyboardInterrupt as signal:
+            interrupt = signal
+        for worker in self.workers.values():
+            worker.let_go()
         for name in list(self.workers):
+            at_once = interrupt is not None
             if self.unchecked:
-                self._end(name, "error", self.unchecked)
+                self._end(name, "error", self.unchecked, at_once)
             else:
-                self._end(name, "ok")
+                self._end(name, "ok", at_once=at_once)
+        return interrupt
 
     def _save(self, reference: str) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -262,12 +294,49 @@ class BlockConductor:
             with np.load(path, allow_pickle=False) as saved:
                 self.arrays.update(saved)
 
-    def _extra(self, name: str) -> None:
-        """Single predictions, and the cost of a call, which trains the network on."""
-        limit = self.plan.turn_timeout_seconds / 4
-        latency = self.workers[name].ask("latency", limit=limit)
-        call = self.workers[name].ask("call", epoch=self.plan.problem.epochs + 1, limit=limit)
+    def _measure_extras(self) -> None:
+        """Measure single predictions and the cost of a call, of all backends within a part of the training time.
+
+        The fastest come first: what they leave over is the others'.
+        """
+        left = EXTRA_PART * sum(turn.seconds for turns in self.slices.values() for turn in turns)
+        names = sorted(self.workers, key=lambda name: self.slices[name][-1].seconds)
+        for place, name in enumerate(names):
+            limit = min(left / (len(names) - place), EXTRA_SECONDS)
+            begin = perf_counter()
+            try:
+                self._attempt(name, self._measure_extra, name, limit)
+            except KeyboardInterrupt as interrupt:
+                reason = interrupted_by(interrupt)
+                for other in names[place:]:
+                    self._record(
+                        ExtraEvent,
+                        backend=other,
+                        latency_seconds=[],
+                        call_seconds=None,
+                        latency_reason=reason,
+                        call_reason=reason,
+                    )
+                raise
+            left -= perf_counter() - begin
+
+    def _measure_extra(self, name: str, limit: float) -> None:
+        """Single predictions in half of the time, and the cost of a call, which trains the network on, in the rest."""
+        begin = perf_counter()
+        latency = self.workers[name].ask("latency", limit=limit / 2)
+        call = self._call_cost(name, limit - (perf_counter() - begin))
         self._record(ExtraEvent, backend=name, **latency, **call)
+
+    def _call_cost(self, name: str, limit: float) -> dict[str, Any]:
+        """What a call of `train` costs, as the worker replies; or why that cannot be known."""
+        size = self.plan.slice_steps
+        seconds = [turn.seconds for turn in self.slices[name][1:] if turn.steps == size]  # the first may compile
+        if size < 2:
+            return {"call_seconds": None, "call_reason": "a slice is one step, so a call is not told from a step"}
+        if not seconds:
+            return {"call_seconds": None, "call_reason": f"there is no second slice of {size} steps to compare with"}
+        epoch = self.plan.problem.epochs + 1
+        return self.workers[name].ask("call", epoch=epoch, limit=limit, slice_steps=size, slice_seconds=median(seconds))
 
     def _end(self, name: str, status: Status, reason: str | None = None, at_once: bool = False) -> None:
         """Record how a backend ended; one that failed the gate is not identical, whatever became of it later."""
@@ -281,6 +350,11 @@ class BlockConductor:
 
     def _collect_digits(self) -> None:
         self.arrays.update({f"predicted/{name}": np.stack(epochs) for name, epochs in self.digits.items()})
+
+
+def interrupted_by(interrupt: KeyboardInterrupt) -> str:
+    """Say which signal interrupted the run, as a reason for the records."""
+    return f"the run was interrupted by {next(iter(interrupt.args), 'SIGINT')}"
 
 
 def replied(kind: type[Kind], **fields: Any) -> Kind:

@@ -22,7 +22,7 @@ from lockstep_bench.harness.records.raw_files import (
     write_arrays,
     write_plan,
 )
-from lockstep_bench.harness.running.block_conductor import BlockConductor
+from lockstep_bench.harness.running.block_conductor import BlockConductor, Heartbeat
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end a run in order: Ctrl-C, a shutdown, a closed terminal."""
@@ -36,6 +36,7 @@ def conduct(
     out: Path,
     observe: Observer = lambda *_: None,
     *,
+    heartbeat: Heartbeat = lambda *_: None,
     extras: bool = True,
     caches: Path | None = None,
     resume: bool = False,
@@ -48,6 +49,7 @@ def conduct(
         dataset: the folder of the cached dataset, `Dataset.folder`.
         out: the results folder; made, or empty.
         observe: is told every event with its block, between turns, after it is on the disk.
+        heartbeat: is called when a turn begins, and every few seconds while it lasts.
         extras: whether to measure at the end what a prediction and a call cost; `lockstep verify` has no use for it.
         caches: a folder for what workers compile, to be used by others after them; each has an empty one if none.
         resume: go on with this plan where `out` holds it: blocks that came to their end stay as they are.
@@ -60,7 +62,7 @@ def conduct(
     """
 
     def conductor(block: Block, emit: Callable[[Event], None]) -> BlockConductor:
-        return BlockConductor(plan, block, dataset, out / "logs" / block.id, emit, extras, caches)
+        return BlockConductor(plan, block, dataset, out / "logs" / block.id, emit, extras, caches, heartbeat)
 
     conduct_blocks(plan, dataset, out, observe, conductor, resume=resume, retry_failed=retry_failed)
 
@@ -70,8 +72,8 @@ class Conductor(Protocol):
 
     arrays: dict[str, NDArray[Any]]
 
-    def run(self) -> None:
-        """Do all of it, telling every event; what it raises ends the run."""
+    def run(self) -> KeyboardInterrupt | None:
+        """Do all of it, telling every event; what it raises ends the run, what it returns ends it after this block."""
 
 
 def conduct_blocks(
@@ -95,13 +97,15 @@ def conduct_blocks(
                     file.append(event)
                     observe(block, event)
 
-                own = conductor(block, emit)
+                block_conductor = conductor(block, emit)
                 try:
-                    own.run()
+                    interrupt = block_conductor.run()
                 finally:
-                    if own.arrays:
-                        write_arrays(out, block, own.arrays)
+                    if block_conductor.arrays:
+                        write_arrays(out, block, block_conductor.arrays)
                 emit(EndEvent(backend=None, status="ok"))
+            if interrupt:
+                raise interrupt
 
 
 @contextmanager

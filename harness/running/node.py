@@ -199,6 +199,7 @@ def run_block(
         os.environ[FIRST_CPU] = str(worker.name * own.threads)
     with tempfile.TemporaryDirectory(prefix="lockstep-logs-") as logs:
         conductor = BlockConductor(here, own, dataset.folder, Path(logs), emit)
-        conductor.run()
+        if interrupt := conductor.run():
+            raise interrupt
         printed = {path.name: path.read_bytes() for path in Path(logs).iterdir()}
     return Outcome(attempt, events, conductor.arrays, printed)

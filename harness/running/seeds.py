@@ -130,7 +130,7 @@ class SeedsConductor:
         self.reference: WorkerProcess | None = None
 
     def run(self) -> None:
-        """Every epoch of the block; a worker that fails ends it, and is recorded."""
+        """Run every epoch of the block; a worker that fails ends it, and is recorded."""
         self.emit(
             MachineEvent(
                 machine=environment.machine_name(),

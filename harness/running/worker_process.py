@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -50,6 +50,8 @@ COMPILE_CACHES = (
 UNWANTED = ("JAX_COMPILATION_CACHE_DIR",)
 """Where it is set, JAX keeps compiled code from run to run; it has no cache if it is not."""
 FIRST_CPU = "LOCKSTEP_FIRST_CPU"
+HEARTBEAT_SECONDS = 4.0
+"""How often a turn that lasts is noticed: often enough for a terminal, too seldom to be seen in what is timed."""
 EXIT_SECONDS = 5.0
 """How long a worker may take to exit once its connection is closed."""
 REPLY_BYTES = 1 << 20
@@ -82,6 +84,7 @@ class WorkerProcess:
         timeout: how many seconds a turn may take.
         caches: the folder of what it compiles; an empty one, removed at its end, if none.
         module: the worker that it runs.
+        heartbeat: called with the kind of a turn when it begins, and every HEARTBEAT_SECONDS while it lasts.
 
     Raises:
         WorkerFailed: the adapter's `environment` raises, or returns what is no environment.
@@ -98,8 +101,10 @@ class WorkerProcess:
         timeout: float,
         caches: Path | None = None,
         module: str = WORKER,
+        heartbeat: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.spec, self.device, self.threads, self.timeout = spec, device, threads, timeout
+        self.heartbeat = heartbeat
         self.caches = TemporaryDirectory(prefix="lockstep-", ignore_cleanup_errors=True)
         try:
             adapter = load(spec).environment(threads, device, dtype)
@@ -168,12 +173,13 @@ class WorkerProcess:
         Raises:
             WorkerFailed: it raised, died, hung or diverged, or what it sent is no reply.
         """
+        self.heartbeat(do)
         deadline = perf_counter() + self.timeout
         try:
             self._see_that_nothing_waits()
             self.connection.settimeout(self.timeout)
             self.connection.sendall(json.dumps({"do": do, **arguments}).encode() + b"\n")
-            reply = json.loads(self._line(deadline))
+            reply = json.loads(self._line(deadline, do))
             if not isinstance(reply, dict):
                 raise ValueError("it is not an object")
         except TimeoutError:
@@ -197,16 +203,20 @@ class WorkerProcess:
             if self.received or self.connection.recv(1, socket.MSG_PEEK):
                 raise ValueError("it came before it was asked for")
 
-    def _line(self, deadline: float) -> bytes:
-        """The next line that the worker sends."""
+    def _line(self, deadline: float, do: str) -> bytes:
+        """The next line that the worker sends, with a heartbeat while there is none."""
         while b"\n" not in self.received:
             remaining = deadline - perf_counter()
             if remaining <= 0:
                 raise TimeoutError
             if len(self.received) > REPLY_BYTES:
                 raise ValueError(f"it is longer than {REPLY_BYTES:,} bytes")
-            self.connection.settimeout(remaining)
-            part = self.connection.recv(1 << 16)
+            self.connection.settimeout(min(remaining, HEARTBEAT_SECONDS))
+            try:
+                part = self.connection.recv(1 << 16)
+            except TimeoutError:
+                self.heartbeat(do)
+                continue
             if not part:
                 raise ConnectionResetError
             self.received += part
@@ -218,13 +228,18 @@ class WorkerProcess:
         status, how = ending(self.close())
         return WorkerFailed(status, f"{how} in its turn to {do}")
 
+    def let_go(self) -> None:
+        """Have the worker begin to exit: `close` then waits for less."""
+        self.connection.close()
+
     def close(self, at_once: bool = False) -> int | None:
         """Let the worker exit, or kill it; what it started itself is killed in any case.
 
         Returns:
             Its exit code, negative for a signal; none where it had to be killed here.
         """
-        self.connection.close()
+        self.heartbeat("close")
+        self.let_go()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(0 if at_once else EXIT_SECONDS)
         code = self.process.returncode

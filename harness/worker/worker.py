@@ -15,7 +15,6 @@ from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from resource import RLIM_INFINITY, RLIMIT_FSIZE, RUSAGE_SELF, getrlimit, getrusage, setrlimit
-from statistics import median
 from time import perf_counter, process_time, sleep
 from typing import Any
 
@@ -37,16 +36,13 @@ from lockstep_bench.harness.problem import (
     fixed_order,
     initial_weights,
 )
+from lockstep_bench.harness.worker import extras
 from lockstep_bench.harness.worker.metrics import DivergedError, score
 
 PREDICT_IMAGES = 10_000
 """Images given to `predict` at a time: bounds the memory of an evaluation."""
 SCORED_IMAGES = 1_000
 """Where the steps are fixed, the training error is of so many: to score all of them could take longer than training."""
-LATENCY_CALLS, LATENCY_WARMUP = 200, 10
-"""Single predictions that are timed, after some that are not."""
-CALL_STEPS, CALL_SLICE, CALL_REPEATS = 100, 10, 2
-"""The cost of a call is told from so many steps in one call and in slices, so often."""
 LARGEST_FILE_BYTES = 1 << 31
 """No file of a worker may grow beyond, its log among them: what floods that must not fill the disk."""
 SETTLED_SECONDS, UNSETTLED_SECONDS = 0.01, 0.5
@@ -202,52 +198,28 @@ class Worker:
         return {}
 
     def latency(self, limit: float) -> Reply:
-        """Predict one test image after another, as a server would: their seconds, of the first 200 unless it gets late.
+        """Predict one test image after another, as a server would, and give their seconds.
 
-        The first predictions of one image alone may compile: they are made before, and not among these.
+        The test images are taken in turn, from the first again where there are too few.
         """
-        late = perf_counter() + limit
-        images = [self.test_split.images[index : index + 1] for index in range(LATENCY_CALLS)]
-        for image in images[:LATENCY_WARMUP]:
-            self.backend.predict(image)
-        seconds = []
-        for image in images:
-            if perf_counter() > late:
-                break
-            seconds.append(_seconds(partial(self.backend.predict, image)))
-        return {"latency_seconds": seconds}
+        images = self.test_split.images
+        timings = extras.latency(lambda number: self.backend.predict(images[number % len(images)][None]), limit)
+        return {"latency_seconds": timings.seconds, "latency_reason": timings.reason}
 
-    def call(self, epoch: int, limit: float) -> Reply:
-        """What one call of `train` costs beyond its steps: the same images in one call and in many, A B B A.
+    def call(self, epoch: int, limit: float, slice_steps: int, slice_seconds: float) -> Reply:
+        """Measure what one call of `train` costs beyond its steps. The network is trained on by this."""
+        batch, order = self.problem.batch_size, self.order(epoch)
+        batches = len(order) // batch
+        if not batches:
+            return {"call_seconds": None, "call_reason": "there are too few images for one whole batch"}
 
-        The network is trained on by this. None where there are too few images, or it would get late.
-        """
-        batch = self.problem.batch_size
-        order = self.order(epoch)
-        calls = min(CALL_STEPS, len(order) // batch) // CALL_SLICE
-        order = order[: calls * CALL_SLICE * batch]
-        begin = perf_counter()
-
-        def whole() -> None:
-            self.backend.train(order)
+        def step(number: int) -> None:
+            start = number % batches * batch
+            self.backend.train(order[start : start + batch])
             self.backend.synchronize()
 
-        def in_slices() -> None:
-            for part in np.array_split(order, calls):
-                self.backend.train(part)
-                self.backend.synchronize()
-
-        if calls < 2:
-            return {"call_seconds": None}
-        whole()  # each length may have to be compiled
-        in_slices()
-        each = []
-        for _ in range(CALL_REPEATS):
-            if perf_counter() - begin > limit:
-                return {"call_seconds": None}
-            first, second, third, fourth = map(_seconds, (whole, in_slices, in_slices, whole))
-            each.append((second + third - first - fourth) / 2 / (calls - 1))
-        return {"call_seconds": median(each)}
+        cost = extras.call_cost(step, limit, slice_steps, slice_seconds)
+        return {"call_seconds": cost.seconds, "call_reason": cost.reason}
 
     def floor(self, problem: dict[str, Any], threads: int) -> Reply:
         """Measure what the machine can do at best; the first measurement warms up and is thrown away."""
