@@ -59,6 +59,7 @@ class Backend(ABC):
         extra: the extra of lockstep-bench that installs the framework; empty where the core suffices.
         devices: where it can run.
         dtypes: in which arithmetic it can run.
+        slow_start: what it does before its first step that takes most of a minute; empty where it starts faster.
     """
 
     name: ClassVar[str]
@@ -69,6 +70,7 @@ class Backend(ABC):
     extra: ClassVar[str] = ""
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     dtypes: ClassVar[tuple[Dtype, ...]] = ("float32", "float64")
+    slow_start: ClassVar[str] = ""
 
     @classmethod
     def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:

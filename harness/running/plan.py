@@ -22,6 +22,8 @@ class Preset(NamedTuple):
     to 0.13 from round to round for slices of 1000, 500, 250 and 100 steps alike, so four times as many rounds halve the
     interval. But a slice is a call, and Keras's `fit` takes 40 to 80 ms to begin: 2 to 3 % of 500 steps, no more than
     the interval's width after the 160 rounds of `standard`. `quick` has few rounds and wide intervals: there it is 100.
+
+    Where a dataset is so small that the epochs have fewer than LEAST_ROUNDS rounds, there are more epochs.
     """
 
     epochs: int
@@ -32,10 +34,12 @@ class Preset(NamedTuple):
 
 PresetName = Literal["quick", "standard", "full"]
 PRESETS: dict[PresetName, Preset] = {
-    "quick": Preset(epochs=5, train_images=6_000, seeds=(0,), slice_steps=100),
+    "quick": Preset(epochs=2, train_images=6_000, seeds=(0,), slice_steps=100),
     "standard": Preset(epochs=20, train_images=None, seeds=(0,), slice_steps=500),
     "full": Preset(epochs=20, train_images=None, seeds=(0, 1, 2, 3, 4), slice_steps=500),
 }
+LEAST_ROUNDS = 8
+"""A run has at least so many rounds if nobody asks for fewer epochs: six make an interval, a few more make it hold."""
 LONGEST_TIMEOUT_SECONDS = 7 * 24 * 3600
 """A turn may take a week; the system's own limit on waiting is far beyond."""
 
@@ -60,8 +64,11 @@ def make_plan(
     target: float = NOTEBOOK_ERROR_PERCENT,
     turn_timeout: float = 300.0,
     command: str = "",
+    with_slow: bool = False,
 ) -> Plan:
     """Resolve what was asked for; no backends means all there are, those not installed planned as skipped.
+
+    `quick` skips those that are slow to start as well, unless they are named or `with_slow` asks for them.
 
     Several thread counts are run one after another, and compared within themselves; `replicates` is how often all of
     it is done, in new processes; `aa` adds the reference a second time. In the `native` profile every backend has its
@@ -96,6 +103,9 @@ def make_plan(
         raise UsageError(
             f"--turn-timeout {turn_timeout:g} is more than {LONGEST_TIMEOUT_SECONDS:,} s: give a smaller one"
         )
+    slice_steps = slice_steps or defaults.slice_steps
+    if epochs is None:
+        epochs = _enough_epochs(defaults.epochs, train_images, slice_steps * batch_size)
     seeds = list(dict.fromkeys(defaults.seeds if seeds is None else seeds))
     if not seeds or min(seeds) < 0:
         raise UsageError("--seeds takes whole numbers from 0, separated by commas: 0,1,2")
@@ -114,22 +124,28 @@ def make_plan(
         command=command,
         preset=preset,
         profile=profile,
-        problem=_problem(1 if fixed_steps else defaults.epochs if epochs is None else epochs, batch_size, hidden),
+        problem=_problem(1 if fixed_steps else epochs, batch_size, hidden),
         dataset=PlannedDataset(
             name=dataset.name,
             sha256=dataset.sha256,
             train_images=train_images,
             test_images=len(dataset.test.labels),
         ),
-        backends=choose_backends(backends, device=device, aa=aa),
+        backends=choose_backends(backends, device=device, aa=aa, with_slow=with_slow or preset != "quick"),
         blocks=blocks,
         device=device,
-        slice_steps=slice_steps or defaults.slice_steps,
+        slice_steps=slice_steps,
         fixed_steps=fixed_steps,
         turn_timeout_seconds=turn_timeout,
         target_error_percent=target,
         machine=environment.machine_name(device),
     )
+
+
+def _enough_epochs(least: int, train_images: int, slice_images: int) -> int:
+    """The epochs of a preset, or more where these would have fewer than LEAST_ROUNDS rounds."""
+    rounds = math.ceil(train_images / max(1, slice_images))
+    return max(least, math.ceil(LEAST_ROUNDS / rounds))
 
 
 def _threads(threads: int | Sequence[int] | None) -> list[int]:
@@ -156,11 +172,17 @@ def _problem(epochs: int, batch_size: int, hidden: int) -> Problem:
 
 
 def choose_backends(
-    specs: Sequence[str], *, device: str = "cpu", dtype: Dtype = "float32", aa: bool = False
+    specs: Sequence[str],
+    *,
+    device: str = "cpu",
+    dtype: Dtype = "float32",
+    aa: bool = False,
+    with_slow: bool = True,
 ) -> list[PlannedBackend]:
     """The backends to run, the reference first; named ones must be able to run, of all the others the reason is noted.
 
-    With `aa` the reference is among them twice, the second time as `numpy-aa`.
+    With `aa` the reference is among them twice, the second time as `numpy-aa`. Without `with_slow`, those that are not
+    named and slow to start are skipped.
 
     Raises:
         UsageError: a backend is not known, not installed, cannot run so, or is named twice.
@@ -168,6 +190,8 @@ def choose_backends(
     classes = {spec: _load(spec) for spec in dict.fromkeys([REFERENCE, *(specs or registered())])}
     somebody_can = any(device in backend.devices for backend in classes.values())
     chosen = [_planned(spec, backend, device, dtype, somebody_can) for spec, backend in classes.items()]
+    if not (with_slow or specs):
+        chosen = [_quick(backend, classes[backend.spec].slow_start) for backend in chosen]
     for backend in chosen:
         if backend.skip and backend.spec in (REFERENCE, *specs):
             raise UsageError(f"{backend.name} cannot run here: {backend.skip}")
@@ -178,6 +202,13 @@ def choose_backends(
         if names.count(name) > 1:
             raise UsageError(f"two backends are called {name}: give one of them another `name` in its class")
     return chosen
+
+
+def _quick(backend: PlannedBackend, slow_start: str) -> PlannedBackend:
+    """The backend as a quick run has it: skipped where it is slow to start."""
+    if backend.skip or not slow_start:
+        return backend
+    return backend.model_copy(update={"skip": f"{slow_start}, too long for quick: add --with-slow, or name it"})
 
 
 def _load(spec: str) -> type[Backend]:

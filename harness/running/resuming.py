@@ -63,7 +63,7 @@ def planned_again(recorded: Plan, dataset: Dataset) -> Plan:
         UsageError: a backend came from a file, or cannot run here any more, or there are fewer CPUs.
     """
     see_that_none_is_a_file(recorded.backends)
-    twin, problem = recorded.twin, recorded.problem
+    twin, problem, known = recorded.twin, recorded.problem, registered()
     names = [backend.spec for backend in recorded.backends if backend is not twin]
     return make_plan(
         dataset,
@@ -82,6 +82,7 @@ def planned_again(recorded: Plan, dataset: Dataset) -> Plan:
         profile=recorded.profile,
         target=recorded.target_error_percent,
         turn_timeout=recorded.turn_timeout_seconds,
+        with_slow=any(known[backend.spec].slow_start for backend in recorded.backends if backend.skip is None),
     )
 
 

@@ -67,7 +67,7 @@ def uninstalled(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("preset", "epochs", "images", "seeds", "slice_steps"),
     [
-        ("quick", 5, 6_000, [0], 100),
+        ("quick", 2, 6_000, [0], 100),
         ("standard", 20, 60_000, [0], 500),
         ("full", 20, 60_000, [0, 1, 2, 3, 4], 500),
     ],
@@ -93,10 +93,36 @@ def test_presets_take_no_more_images_than_there_are(digits: Dataset, preset: Pre
     assert make_plan(digits, ["numpy"], preset=preset).dataset.train_images == 1500
 
 
+@pytest.mark.parametrize(
+    ("options", "epochs"),
+    [({}, 8), ({"slice_steps": 50}, 4), ({"slice_steps": 10}, 2), ({"epochs": 1}, 1), ({"preset": "standard"}, 20)],
+)
+def test_a_small_dataset_has_more_epochs_so_that_there_are_intervals(
+    digits: Dataset, options: dict[str, Any], epochs: int
+) -> None:
+    """1,500 images are a round of 100 steps: eight rounds at least, unless fewer epochs are asked for."""
+    assert make_plan(digits, ["numpy"], **options).problem.epochs == epochs
+
+
+def test_quick_leaves_out_what_is_slow_to_start(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unless it is named, asked for, or another preset; the reason says how to have it."""
+    monkeypatch.setattr(registered()["scikit-learn"], "slow_start", "it compiles for a minute")
+    slow = "it compiles for a minute, too long for quick: add --with-slow, or name it"
+
+    def skip(*names: str, **options: Any) -> str | None:
+        [planned] = [one for one in make_plan(digits, names, **options).backends if one.name == "scikit-learn"]
+        return planned.skip
+
+    assert skip() == slow
+    assert skip(with_slow=True) is None
+    assert skip(preset="standard") is None
+    assert skip("scikit-learn") is None
+
+
 def test_plan_says_all_that_was_resolved(digits: Dataset, tmp_path: Path) -> None:
     """Defaults, dataset, machine, commit; and it is read back as it was."""
     plan = make_plan(digits, ["numpy"], command="lockstep run numpy")
-    assert plan.problem == Problem(epochs=5)
+    assert plan.problem == Problem(epochs=8)
     assert (plan.dataset.name, plan.dataset.sha256, plan.dataset.test_images) == ("digits", digits.sha256, 297)
     assert (plan.lockstep, plan.command) == (environment.lockstep_version(), "lockstep run numpy")
     assert (plan.commit, plan.commit_clean, plan.machine) == ("c" * 40, False, "Some CPU, 4 CPUs, 16 GiB")
