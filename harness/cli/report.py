@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
+from lockstep_bench.harness.cli.activity import activity
 from lockstep_bench.harness.cli.terminal import PLAIN, console, say
 from lockstep_bench.harness.errors import LockstepError, UsageError
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from lockstep_bench.harness.tables.sweep_tables import SweepResults
 
 WIDE: Final = 100
+ANY_WIDTH: Final = 1000
 NOT_IF_NARROW: Final = ("times the floor", "training (s)", "initial weights", "added to")
 """A terminal of fewer characters shows tables without these columns."""
 
@@ -94,31 +97,49 @@ def report_run(folder: Path, formats: Sequence[str] = ()) -> "Results":
     from lockstep_bench.harness.report.write import write_report
     from lockstep_bench.harness.tables.results import parts, title
 
-    results = write_report(folder, [*FORMATS, *formats])
+    with activity("writing the report") as stage:
+        results = write_report(folder, [*FORMATS, *formats], stage)
     console.print(" on ".join(title(results)), style="bold", **PLAIN)
-    for backend, status, rest in summary.failures(results):
-        console.print(f"{backend}: {status} {rest}", **PLAIN)
     for part in parts(results):
-        cells = list(summary.narrow_cells(part.results))
-        table = Table(title=part.name or None, box=None, padding=(0, 1, 0, 0))
-        columns = list(zip(*cells, strict=True))
-        if console.width < WIDE:  # else rich leaves out the last columns, which are the errors
-            columns = [column for column in columns if column[0] not in NOT_IF_NARROW]
-        for header, *texts in columns:
-            justify: Any = "left" if header in summary.TEXT_COLUMNS else "right"
-            table.add_column(fill(header, max(map(len, (*texts, *header.split())))), justify=justify, no_wrap=True)
-        for row in zip(*(texts for _, *texts in columns), strict=True):
-            table.add_row(*map(escape, row))
+        show_table(part.name, list(summary.narrow_cells(part.results)), summary.TEXT_COLUMNS)
         for sentence in summary.sentences(part.results):
             console.print(sentence.replace("**", ""), **PLAIN)
-        console.print(table)
         for line in summary.remarks(part):
             console.print(f"- {line}", **PLAIN)
+    for backends, status, rest in summary.failures(results):
+        console.print(f"- {backends}: {status}, {rest}", **PLAIN)
     opens = shlex.join(["lockstep", "open", str(folder)])
     console.print(f"Tables and charts are in {folder}, the page is {folder / 'report.html'}: {opens}", **PLAIN)
     for sentence in results.cut:
         say(sentence)
     return results
+
+
+def show_table(name: str, cells: list[list[str]], text_columns: Sequence[str]) -> None:
+    """Print a table, or a list where the terminal is too narrow for the table.
+
+    Args:
+        name: its heading; empty for none.
+        cells: a header and a row per backend.
+        text_columns: the columns that are set to the left.
+    """
+    columns = list(zip(*cells, strict=True))
+    if console.width < WIDE:
+        columns = [column for column in columns if column[0] not in NOT_IF_NARROW]
+    table = Table(title=name or None, box=None, padding=(0, 1, 0, 0))
+    for header, *texts in columns:
+        justify: Any = "left" if header in text_columns else "right"
+        table.add_column(fill(header, max(map(len, (*texts, *header.split())))), justify=justify, no_wrap=True)
+    headers, *rows = zip(*columns, strict=True)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    if Measurement.get(console, console.options.update(max_width=ANY_WIDTH), table).maximum <= console.width:
+        console.print(table)
+        return
+    for backend, *texts in rows:  # rich would leave out the last columns, which are the errors
+        console.print(backend, style="bold", **PLAIN)
+        for header, text in zip(headers[1:], texts, strict=True):
+            console.print(f"  {header}: {text}", **PLAIN)
 
 
 def report_sweep(folder: Path, formats: Sequence[str] = ()) -> "SweepResults":

@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,10 @@ from lockstep_bench.harness.cli.terminal import (
     say_refused,
 )
 from lockstep_bench.harness.errors import LockstepError, UsageError
+
+if TYPE_CHECKING:
+    from lockstep_bench.harness.records.format import Plan
+    from lockstep_bench.harness.running.forecast import Stopwatch
 
 
 class Preset(StrEnum):
@@ -53,6 +57,9 @@ def run(
         str | None, typer.Option(help="CPU threads for every backend; all CPUs if not given; 1,2 to run both.")
     ] = None,
     replicates: Annotated[int, typer.Option(help="How often to run all of it, in new processes.")] = 1,
+    with_slow: Annotated[
+        bool, typer.Option("--with-slow", help="In quick, also the backends that take most of a minute to start.")
+    ] = False,
     aa: Annotated[bool, typer.Option("--aa", help="Run the reference twice: their ratio is noise alone.")] = False,
     device: Annotated[str, typer.Option(help="Where to train: cpu, or what a backend offers beside it.")] = "cpu",
     profile: Annotated[
@@ -91,9 +98,11 @@ def run(
     from lockstep_bench.harness.running import resuming
     from lockstep_bench.harness.running.cluster import conduct_on_cluster
     from lockstep_bench.harness.running.conductor import conduct
+    from lockstep_bench.harness.running.forecast import Stopwatch
     from lockstep_bench.harness.running.plan import make_plan
     from lockstep_bench.harness.running.progress import Progress
 
+    stopwatch = Stopwatch()
     if resume and out is None:
         raise UsageError("--resume needs --out, the results folder to go on with")
     if retry_failed and not resume:
@@ -122,40 +131,72 @@ def run(
             target=target,
             turn_timeout=turn_timeout,
             command=command_line(),
+            with_slow=with_slow,
         )
     if recorded and out:
         resuming.see_that_it_fits(recorded, plan, out)
         plan = recorded
     out = out or Path("results") / f"{preset.value}-{datetime.now():%Y%m%d-%H%M%S}"
-    interrupted = False
+    interrupted = ""
     left = blocks_left(out, plan, retry_failed) if recorded else plan.blocks
-    with Progress(plan.model_copy(update={"blocks": left}), console) as progress:
+    say_skipped(plan)
+    with Progress(plan.model_copy(update={"blocks": left}), console, stopwatch) as progress:
+        observe = progress.observe
+        again: Any = {"resume": resume, "retry_failed": retry_failed}
         try:
             if cluster is None:
-                conduct(plan, found.folder, out, progress.observe, resume=resume, retry_failed=retry_failed)
+                conduct(plan, found.folder, out, observe, heartbeat=progress.heartbeat, **again)
             else:
-                how: Any = {"allow_mixed": allow_mixed, "resume": resume, "retry_failed": retry_failed}
-                conduct_on_cluster(plan, found, out, cluster, progress.observe, say, **how)
+                beat: Any = {"beat": progress.beat, "allow_mixed": allow_mixed}
+                conduct_on_cluster(plan, found, out, cluster, observe, say, **beat, **again)
         except KeyboardInterrupt:
-            interrupted = True
-    _end(out, report, interrupted)
+            interrupted = progress.phase
+    stopwatch.spend("ending")
+    _end(out, report, interrupted, stopwatch)
 
 
-def _end(out: Path, report: bool, interrupted: bool) -> None:
+def say_skipped(plan: "Plan") -> None:
+    """Say which backends are left out, in one line for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for backend in plan.backends:
+        if backend.skip:
+            reasons.setdefault(backend.skip, []).append(backend.name)
+    for reason, names in reasons.items():
+        say(f"{', '.join(names)} left out: {reason}")
+
+
+def _end(out: Path, report: bool, interrupted: str, stopwatch: "Stopwatch") -> None:
     """Report on what was run.
+
+    Args:
+        out: the results folder.
+        report: whether to write the report.
+        interrupted: the phase that an interrupt ended; empty if none did.
+        stopwatch: of the command.
 
     Raises:
         LockstepError: the run was interrupted, or a backend did not come through.
     """
     from lockstep_bench.harness.tables.results import load
 
-    runs = (report_run(out) if report else load(out)).runs
-    if not report:
+    try:
+        runs = (report_run(out) if report else load(out)).runs
+    except KeyboardInterrupt:
+        raise LockstepError(
+            f"interrupted while writing the report: all that was measured is in {out}; make the report by: "
+            f"lockstep report {out}"
+        ) from None
+    if report:
+        stopwatch.spend("writing the report")
+    else:
         console.print(f"The raw records are in {out}; make the report by: lockstep report {out}", **PLAIN)
+    console.print(f"Took {stopwatch}", **PLAIN)
     failed = ", ".join(
         f"{row.backend} {row.status}" for row in runs[~runs["status"].isin(["ok", "skipped"])].itertuples()
     )
     if interrupted:
-        raise LockstepError(f"interrupted: what was done is in {out}; go on with: lockstep run --resume --out {out}")
+        raise LockstepError(
+            f"interrupted while {interrupted}: what was done is in {out}; go on with: lockstep run --resume --out {out}"
+        )
     if failed:
         raise LockstepError(f"not every run ended ok: {failed}; every outcome is in {out}")

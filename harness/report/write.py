@@ -1,6 +1,6 @@
 """What is derived from the raw files of a run, of a sweep, of many seeds: from the same files the same bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lockstep_bench.harness.data.find import at_hand
@@ -18,7 +18,9 @@ from lockstep_bench.harness.tables.seeds_tables import SeedsResults, load_seeds
 from lockstep_bench.harness.tables.sweep_tables import SweepResults, write_sweep_tables
 
 
-def write_report(folder: Path, formats: Sequence[str] = FORMATS) -> Results:
+def write_report(
+    folder: Path, formats: Sequence[str] = FORMATS, say: Callable[[str], None] = lambda _: None
+) -> Results:
     """Write the tables, the summary, the charts and the page of a results folder again; return the tables.
 
     What shows the dataset is made where it is at hand. Arrays that are damaged are named in `Results.cut`, and what

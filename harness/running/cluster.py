@@ -7,7 +7,7 @@ a message that was lost. What a node had done of a block when it died stays in t
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -33,6 +33,7 @@ def conduct_on_cluster(
     observe: Observer = lambda *_: None,
     say: Say = lambda _: None,
     *,
+    beat: Callable[[], None] = lambda: None,
     allow_mixed: bool = False,
     resume: bool = False,
     retry_failed: bool = False,
@@ -46,6 +47,7 @@ def conduct_on_cluster(
         cluster: the address of a Dask scheduler, or `local:N` for N nodes on this machine.
         observe: is told every event with its block, after it is on the disk.
         say: is told what a user has to know of nodes.
+        beat: is called every second while no event comes.
         allow_mixed: whether nodes may have other versions than this machine.
         resume: as for `conductor.conduct`.
         retry_failed: likewise.
@@ -61,7 +63,7 @@ def conduct_on_cluster(
         send_data(client, dataset, [address for address, report in reports.items() if not report.has_data], say)
         hosts = {address: report.host for address, report in reports.items()}
         with results_folder(out, plan, resume, retry_failed) as left:
-            ClusterRun(client, plan, dataset, out, adapters, hosts, observe, say, allow_mixed).run(left)
+            ClusterRun(client, plan, dataset, out, adapters, hosts, observe, say, allow_mixed, beat).run(left)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """A plan's blocks on their way over a cluster: handed out, written as they come, run again where a node dies."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -31,7 +31,7 @@ class ClusterRun:
         out: the results folder, which this run holds.
         adapters: the text of each adapter that comes from a file, by its path.
         hosts: of every node the machine that it is on.
-        observe, say, allow_mixed: as for `conduct_on_cluster`.
+        observe, say, beat, allow_mixed: as for `conduct_on_cluster`.
     """
 
     def __init__(
@@ -45,10 +45,11 @@ class ClusterRun:
         observe: Observer,
         say: Say,
         allow_mixed: bool,
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.client, self.plan, self.dataset, self.out = client, plan, dataset, out
         self.adapters, self.hosts = adapters, hosts
-        self.observe, self.say, self.allow_mixed = observe, say, allow_mixed
+        self.observe, self.say, self.beat, self.allow_mixed = observe, say, beat, allow_mixed
         self.inbox: SimpleQueue[Any] = SimpleQueue()
         self.topic = f"lockstep-{uuid4().hex}"
         self.left_out: set[str] = set()
@@ -97,6 +98,7 @@ class ClusterRun:
         except Empty:
             if self.client.status != "running":
                 raise _lost() from None
+            self.beat()
             return
         if isinstance(message, dict):
             self._event(message)

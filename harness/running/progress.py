@@ -1,6 +1,7 @@
 """The live table of a run.
 
-It is drawn between turns only: a display that refreshes itself would use the workers' CPU.
+It is drawn between turns, and now and then in a turn that lasts: a display that refreshes itself all the time would use
+the workers' CPU.
 """
 
 from collections.abc import Callable
@@ -9,11 +10,12 @@ from dataclasses import dataclass, field
 from statistics import median
 from time import monotonic
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from lockstep_bench.harness.checks.equivalence import allowed_disagreements
 from lockstep_bench.harness.records.format import (
@@ -21,15 +23,35 @@ from lockstep_bench.harness.records.format import (
     EndEvent,
     EvaluationEvent,
     Event,
+    ExtraEvent,
     MachineEvent,
     Plan,
     StartEvent,
     TurnEvent,
 )
-from lockstep_bench.harness.running.schedule import steps
+from lockstep_bench.harness.running.forecast import PHASES, Forecast, Phase, Stopwatch, clock_time
 
 SHOWN_BLOCKS = 4
 """Of the blocks that run at the same time, so many have their rows in the table: those that were heard of last."""
+
+
+REDRAWN_SECONDS, SILENT_SECONDS = 3.5, 25.0
+"""A terminal is drawn anew after the first, a log gets a line after the second, if only heartbeats came."""
+TABLE_WIDTH = 70
+"""A terminal of fewer characters shows a line in place of the table."""
+TURNS: Final[dict[str, Phase]] = {
+    **dict.fromkeys(("start", "build"), "starting"),
+    **dict.fromkeys(("train", "floor"), "training"),
+    "evaluate": "evaluating",
+    **dict.fromkeys(("save", "latency", "call"), "measuring"),
+    "close": "ending",
+}
+"""The phase that a kind of turn belongs to."""
+
+
+def is_redrawn(console: Console) -> bool:
+    """Return whether a console can be drawn anew: a log cannot, nor can a terminal that knows no cursor."""
+    return console.is_terminal and not console.is_dumb_terminal
 
 
 @dataclass
@@ -45,20 +67,26 @@ class Row:
 
 
 class Progress(AbstractContextManager["Progress"]):
-    """Follows the events of a plan's blocks, those that are run; a table on a terminal, plain lines elsewhere."""
+    """Follows the events of a plan's blocks, those that are run; a table on a terminal, plain lines elsewhere.
 
-    def __init__(self, plan: Plan, console: Console) -> None:
+    Args:
+        plan: what is run.
+        console: where to show it.
+        stopwatch: counts the time of each phase; one that begins now if none.
+    """
+
+    def __init__(self, plan: Plan, console: Console, stopwatch: Stopwatch | None = None) -> None:
         self.plan, self.console = plan, console
-        self.live = Live(console=console, auto_refresh=False) if console.is_terminal else None
-        running = sum(backend.skip is None for backend in plan.backends)
-        epoch_steps = steps(plan.epoch_images, plan.problem.batch_size)
-        self.all_steps = len(plan.blocks) * plan.problem.epochs * epoch_steps * running
-        self.done_steps: dict[str, int] = {}
+        self.stopwatch = stopwatch or Stopwatch()
+        self.forecast = Forecast(plan, self.stopwatch.clock)
+        self.live = Live(console=console, auto_refresh=False) if is_redrawn(console) else None
         self.running: dict[str, dict[str, Row]] = {}
         self.titles: dict[str, str] = {}
         self.finished: set[str] = set()
         self.is_seen = True
-        self.training_since: float | None = None
+        self.phase: Phase = "starting"
+        self.turn = ""
+        self.shown_at = self.stopwatch.clock()
 
     def __enter__(self) -> Self:
         if self.live:
@@ -69,20 +97,53 @@ class Progress(AbstractContextManager["Progress"]):
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self.live:
+            with suppress(OSError):
+                self._draw()
             self.live.stop()
 
     def observe(self, block: Block, event: Event) -> None:
         """Take in one event of a block and show what has changed, as long as there is somewhere to show it."""
+        self.forecast.observe(block, event)
+        self.phase = PHASES[type(event)]
+        self.stopwatch.spend(self.phase)  # the time since the event before
+        self._show(lambda: self._observe(block, event))
+
+    def heartbeat(self, block: Block, backend: str, do: str) -> None:
+        """Show that a turn has begun or is still going on, where nothing else has been shown for long.
+
+        Called before the turn's clock starts, and every few seconds while it lasts.
+        """
+        self.phase = TURNS[do]
+        self.turn = f"{self.phase}: {backend.removeprefix('_')}"
+        self.beat()
+
+    def beat(self) -> None:
+        """Show how it stands where nothing has been shown for long."""
+        self._show(self._beat)
+
+    def _show(self, show: Callable[[], None]) -> None:
         if self.is_seen:
             try:
-                self._observe(block, event)
-            except OSError:  # the terminal was closed, or who read the output has gone: the run goes on
+                show()
+            except OSError:  # the terminal was closed, or the pipe's reader has gone: the run goes on
                 self.is_seen = False
+
+    def _beat(self) -> None:
+        since = self.stopwatch.clock() - self.shown_at
+        if self.live and since >= REDRAWN_SECONDS:
+            self._draw()
+        elif not self.live and since >= SILENT_SECONDS:
+            self._say(f"{self.turn}, {self.time_left()} left")
+
+    def _draw(self) -> None:
+        if self.live and self.running:
+            shown = self.table() if self.console.width >= TABLE_WIDTH else Text(self.line())
+            self.live.update(shown, refresh=True)
+            self.shown_at = self.stopwatch.clock()
 
     def _observe(self, block: Block, event: Event) -> None:
         if isinstance(event, MachineEvent):
             self.titles[block.id] = f"{describe(block, self.plan)} on {event.machine}"
-            self.done_steps[block.id] = 0  # of an attempt before, nothing counts
             self.running = {name: rows for name, rows in self.running.items() if name not in self.finished}
             rows = {backend.name: Row() for backend in self.plan.backends}
         else:
@@ -98,24 +159,21 @@ class Progress(AbstractContextManager["Progress"]):
                 self._turn(block, event)
             case EvaluationEvent():
                 self._evaluation(block, event)
+            case ExtraEvent():
+                rows[event.backend].status = "measured"
+                self._say(f"{event.backend}: measured single predictions and calls", block)
             case EndEvent(backend=str(name)):
                 rows[name].status = event.status
                 self._say(f"{name}: {event.status}" + (f", {event.reason}" if event.reason else ""), block)
             case EndEvent():  # its rows stay until another block begins
                 self.finished.add(block.id)
-            case _:
-                return
-        if self.live:
-            self.live.update(self.table(), refresh=True)
+        self._draw()
 
     def _turn(self, block: Block, event: TurnEvent) -> None:
         row = self.running[block.id][event.backend]
         row.epoch, row.train_loss = event.epoch, event.train_loss
         row.status = "not-identical" if row.failed_gate else "training"
         row.microseconds.append(1e6 * event.train_seconds / event.steps)
-        if self.training_since is None:
-            self.training_since = monotonic() - event.train_seconds
-        self.done_steps[block.id] += event.steps
 
     def _evaluation(self, block: Block, event: EvaluationEvent) -> None:
         row = self.running[block.id][event.backend]
@@ -137,22 +195,24 @@ class Progress(AbstractContextManager["Progress"]):
         if not self.live:
             which = f"{describe(block, self.plan)}: " if block and len(self.running) > 1 else ""
             self.console.print(which + line, highlight=False, markup=False, soft_wrap=True)
+            self.shown_at = self.stopwatch.clock()
 
     def time_left(self) -> str:
-        """Hours, minutes and seconds, if the rest goes as the steps so far did."""
-        if self.training_since is None:
-            return "?"
-        done = sum(self.done_steps.values())
-        seconds = (monotonic() - self.training_since) * (self.all_steps / done - 1) if done else 0.0
-        minutes, rest = divmod(round(seconds), 60)
-        return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+        """Hours, minutes and seconds to the end of the command; a question mark while too little is known."""
+        seconds = self.forecast.seconds_left()
+        return "?" if seconds is None else clock_time(seconds)
+
+    def line(self) -> str:
+        """One short text in place of a table, for a terminal that is too narrow for it."""
+        epochs = (row.epoch for rows in self.running.values() for row in rows.values())
+        return f"{self.turn or self.phase}, epoch {max(epochs)}/{self.plan.problem.epochs}, {self.time_left()} left"
 
     def table(self) -> Table:
         """The table as it stands: the blocks that were heard of last, each under its own heading if there are more."""
         several = len(self.running) > 1
         shown = sorted(list(self.running)[-SHOWN_BLOCKS:])
         title = f"{len(self.running)} blocks at the same time" if several else self.titles[shown[0]]
-        caption = f"dataset {self.plan.dataset.name}"
+        caption = f"dataset {self.plan.dataset.name}; {self.turn or self.phase}"
         table = Table("backend", title=f"{title}, {self.time_left()} left", caption=caption)
         for heading in ("epoch", "train loss", "test error %", "microseconds per step"):
             table.add_column(heading, justify="right")

@@ -1,0 +1,40 @@
+"""What is shown while the command works and nothing is timed: a moving line on a terminal, else a line now and then."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+from time import monotonic
+
+from lockstep_bench.harness.cli.terminal import PLAIN, console
+
+REPEAT_SECONDS = 25.0
+"""How long a log may be silent."""
+REFRESHES_PER_SECOND = 2.0
+
+
+@contextmanager
+def activity(what: str) -> Iterator[Callable[[str], None]]:
+    """Show within the block that something is being done; the function that it gives names the stage.
+
+    Args:
+        what: what is being done, such as `writing the report`.
+    """
+    if console.is_terminal and not console.is_dumb_terminal:
+        with console.status(what, refresh_per_second=REFRESHES_PER_SECOND) as status:
+            yield lambda stage: status.update(f"{what}: {stage}")
+        return
+    stages, ended, began = [what], Event(), monotonic()
+
+    def repeat() -> None:
+        while not ended.wait(REPEAT_SECONDS):
+            with suppress(OSError):  # nobody reads it any more
+                console.print(f"{stages[-1]}, {monotonic() - began:.0f} s so far", **PLAIN)
+
+    console.print(what, **PLAIN)
+    thread = Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield lambda stage: stages.append(f"{what}: {stage}")
+    finally:
+        ended.set()
+        thread.join()
