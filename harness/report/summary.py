@@ -116,14 +116,19 @@ def page(results: Results) -> str:
 
 
 def failures(results: Results) -> Iterator[tuple[str, str, str]]:
-    """Backend, status, and how far and why, for each way in which runs failed."""
+    """Yield backends, status, and how far and why, for each way in which runs failed."""
     runs = results.runs[results.runs["status"] != "ok"]
     epochs = results.plan.problem.epochs
-    alike = ["backend", "status", "epochs_done", "reason"]
-    for (backend, status, done, reason), own in runs.groupby(alike, sort=False):
-        seeds = ", ".join(map(str, dict.fromkeys(own["seed"])))
+    ways: dict[tuple[str, str], list[str]] = {}
+    for (backend, status, done, reason), group in runs.groupby(
+        ["backend", "status", "epochs_done", "reason"], sort=False
+    ):
+        seeds = ", ".join(map(str, dict.fromkeys(group["seed"])))
         why = reason or "no reason was recorded"
-        yield str(backend), str(status), f"after {done} of {epochs} epochs, seed {seeds}: {why}"
+        rest = why if status == "skipped" else f"after {done} of {epochs} epochs, seed {seeds}: {why}"
+        ways.setdefault((str(status), str(rest)), []).append(str(backend))
+    for (status, rest), backends in ways.items():
+        yield ", ".join(backends), status, rest
 
 
 def answer(results: Results) -> str:
@@ -164,7 +169,7 @@ def sentences(results: Results) -> Iterator[str]:
         return
     low, high = (f"{error:.2f}" for error in ok["test_error_percent"].agg(["min", "max"]))
     ended = f"ended at {low if low == high else f'{low} to {high}'} % test error"
-    total = len(plan.backends) - (twin is not None)
+    total = sum(backend.skip is None for backend in plan.backends) - (twin is not None)
     if len(ok) == 1:
         yield f"{ok.iloc[0]['backend']} {ended}; there is no other backend to compare it with."
     else:
@@ -293,23 +298,35 @@ def _native_cells(results: Results) -> Iterator[list[str]]:
 
 
 def remarks(part: Part) -> Iterator[str]:
-    """What a reader of a part's table has to know of single backends."""
-    results = part.results
-    for _, row in results.summary.iterrows():
-        who = f"{row['backend']} ({part.name})" if part.name else row["backend"]
-        for rule in RULES:
-            if row[rule.column] > rule.limit:
-                yield f"{who} is unstable: {rule.meaning} (`{rule.column}` {row[rule.column]:.3g}); {rule.advice}"
-        if row["call_percent"] > NOTABLE_CALL_PERCENT:
-            cost = row["call_milliseconds"]
-            yield (
-                f"each call of {who}'s `train` costs {cost:{'.0f' if cost >= 1 else '.2f'}} ms beside its steps: "
-                f"{row['call_percent']:.1f} % of a slice is due to the slicing"
-            )
-    few = results.ratios[(results.ratios["rounds"] < FEW_ROUNDS) & results.ratios["order_low"].notna()]
-    for _, row in few[few["other"] == results.plan.reference.name].iterrows():
-        interval = f"{row['order_low']:.2f} to {row['order_high']:.2f}"
-        yield f"{row['rounds']} rounds are few: the order of {row['backend']}'s ratios alone gives {interval}"
+    """Yield what a reader of a part's table has to know: a line for each reason, naming the backends it concerns."""
+    where = f" ({part.name})" if part.name else ""
+    summary, plan = part.results.summary, part.results.plan
+    for rule in RULES:
+        over = summary[summary[rule.column] > rule.limit]
+        if not over.empty:
+            values = ", ".join(f"{row['backend']} {row[rule.column]:.3g}" for _, row in over.iterrows())
+            yield f"unstable{where}, because {rule.meaning}: {values} (`{rule.column}`). Advice: {rule.advice}"
+    costly = summary[summary["call_percent"] > NOTABLE_CALL_PERCENT]
+    if not costly.empty:
+        costs = ", ".join(
+            f"{row['backend']} {row['call_percent']:.1f} % ({_milliseconds(row['call_milliseconds'])})"
+            for _, row in costly.iterrows()
+        )
+        yield f"each call of `train` costs time beside its steps{where}. Part of a slice due to the slicing: {costs}"
+    ratios = part.results.ratios
+    few = ratios[(ratios["rounds"] < FEW_ROUNDS) & ratios["order_low"].notna()]
+    for rounds, group in few[few["other"] == plan.reference.name].groupby("rounds"):
+        intervals = ", ".join(
+            f"{row['backend']} {row['order_low']:.2f} to {row['order_high']:.2f}" for _, row in group.iterrows()
+        )
+        yield (
+            f"{rounds} rounds are few{where}. The order of the ratios to {plan.reference.name} alone gives these "
+            f"intervals: {intervals}"
+        )
+
+
+def _milliseconds(cost: float) -> str:
+    return f"{cost:{'.0f' if cost >= 1 else '.2f'}} ms"
 
 
 def conditions(results: Results) -> Iterator[str]:

@@ -43,7 +43,7 @@ CONDITION_RULES: Final = (
     Rule(
         "spread_percent",
         20,
-        "its ratio to the reference varies by more than 20 % from round to round",
+        "the ratio to the reference varies by more than 20 % from round to round",
         "run more rounds (--epochs, --replicates) or on a quieter machine",
     ),
     Rule(
