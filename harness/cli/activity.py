@@ -1,4 +1,4 @@
-"""What is shown while the command works and nothing is timed: a moving line on a terminal, else a line now and then."""
+"""The sign of life of a command while nothing is timed: a moving line on a terminal, else a line now and then."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress

@@ -1,4 +1,4 @@
-"""How long a run has taken, by phase, and how long the rest of it will take."""
+"""The time that a run has taken, by phase, and the time that is left."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ KINDS: Final = (StartEvent, BuildEvent, TurnEvent, EvaluationEvent, ExtraEvent)
 
 
 class Stopwatch:
-    """Seconds since it was made, all of them by phase.
+    """Counts the seconds since it was made, by phase.
 
     Args:
         clock: returns seconds.

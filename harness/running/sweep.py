@@ -33,9 +33,6 @@ TRAIN_IMAGES: Final = (15_000, 60_000)
 THREADS: Final = (1, 2)
 ROUNDS: Final = 8
 """That count; before them comes one that warms up. FEWEST make an interval, a few more make it hold."""
-CALL_STEPS: Final = 1_400
-CALL_SECONDS: Final = 10.0
-"""To tell what a call of `train` costs takes some so many steps: left out where these, at that floor, take longer."""
 
 
 def make_sweep(
@@ -154,7 +151,7 @@ def conduct_sweep(
                 raise UsageError(f"{out} holds other things already: give another --out, or --resume its sweep")
             write_record(out / FILE, sweep)
         for point, plan in _to_run(sweep, dataset, out):
-            extras = point == call_point(sweep) and CALL_STEPS * point.step_seconds < CALL_SECONDS
+            extras = point == call_point(sweep)
             folder = folder_of(out, point)
             conduct(plan, dataset.folder, folder, observe(plan), extras=extras, resume=True)
 

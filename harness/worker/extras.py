@@ -1,4 +1,4 @@
-"""What one prediction and one call of `train` cost: measured after the last epoch, in a limited time."""
+"""The cost of one prediction and of one call of `train`, measured after the last epoch in a limited time."""
 
 from collections.abc import Callable, Sequence
 from math import ceil, floor, sqrt
@@ -76,14 +76,14 @@ def latency(predict: Callable[[int], object], limit: float) -> Timings:
 
 
 class CallCost(NamedTuple):
-    """What a call costs beyond its steps, in seconds; none where it is not known, and then why."""
+    """The seconds that a call costs beyond its steps, or none and the reason why they are not known."""
 
     seconds: float | None
     reason: str | None
 
 
 def call_cost(step: Callable[[int], object], limit: float, slice_steps: int, slice_seconds: float) -> CallCost:
-    """What a call of `train` costs beyond its steps, from calls of one step and from the run's own slices.
+    """Measure the cost of a call of `train` beyond its steps, from calls of one step and from the run's own slices.
 
     A call of k steps takes c + k s. The run has measured that for k = `slice_steps`, so only calls of one step are
     left to be made: no other length has to be compiled.
