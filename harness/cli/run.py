@@ -150,7 +150,7 @@ def run(
                 beat: Any = {"beat": progress.beat, "allow_mixed": allow_mixed}
                 conduct_on_cluster(plan, found, out, cluster, observe, say, **beat, **again)
         except KeyboardInterrupt:
-            interrupted = progress.phase
+            interrupted = progress.last_work
     stopwatch.spend("ending")
     _end(out, report, interrupted, stopwatch)
 

@@ -35,8 +35,11 @@ SHOWN_BLOCKS = 4
 """Of the blocks that run at the same time, so many have their rows in the table: those that were heard of last."""
 
 
-REDRAWN_SECONDS, SILENT_SECONDS = 3.5, 25.0
-"""A terminal is drawn anew after the first, a log gets a line after the second, if only heartbeats came."""
+NEXT_SECONDS, REDRAWN_SECONDS, SILENT_SECONDS = 0.25, 3.5, 25.0
+"""After an event a terminal is drawn anew where the first has passed since it was drawn: a table takes 7 ms.
+
+If only heartbeats come, a terminal is drawn anew after the second, and a log gets a line after the third.
+"""
 TABLE_WIDTH = 70
 """A terminal of fewer characters shows a line in place of the table."""
 TURNS: Final[dict[str, Phase]] = {
@@ -73,6 +76,9 @@ class Progress(AbstractContextManager["Progress"]):
         plan: what is run.
         console: where to show it.
         stopwatch: counts the time of each phase; one that begins now if none.
+
+    Attributes:
+        last_work: the phase of the last turn, those apart in which workers are let go.
     """
 
     def __init__(self, plan: Plan, console: Console, stopwatch: Stopwatch | None = None) -> None:
@@ -85,6 +91,7 @@ class Progress(AbstractContextManager["Progress"]):
         self.finished: set[str] = set()
         self.is_seen = True
         self.phase: Phase = "starting"
+        self.last_work: Phase = "starting"
         self.turn = ""
         self.shown_at = self.stopwatch.clock()
 
@@ -114,6 +121,8 @@ class Progress(AbstractContextManager["Progress"]):
         Called before the turn's clock starts, and every few seconds while it lasts.
         """
         self.phase = TURNS[do]
+        if self.phase != "ending":
+            self.last_work = self.phase
         self.turn = f"{self.phase}: {backend.removeprefix('_')}"
         self.beat()
 
@@ -167,7 +176,8 @@ class Progress(AbstractContextManager["Progress"]):
                 self._say(f"{name}: {event.status}" + (f", {event.reason}" if event.reason else ""), block)
             case EndEvent():  # its rows stay until another block begins
                 self.finished.add(block.id)
-        self._draw()
+        if self.stopwatch.clock() - self.shown_at >= NEXT_SECONDS:
+            self._draw()
 
     def _turn(self, block: Block, event: TurnEvent) -> None:
         row = self.running[block.id][event.backend]

@@ -25,7 +25,7 @@ from lockstep_bench.harness.records.raw_files import block_path, plan_path, read
 from lockstep_bench.harness.running.conductor import conduct
 from lockstep_bench.harness.running.plan import make_plan
 from lockstep_bench.harness.tables.results import load
-from support.command import LOCKSTEP
+from support.command import LOCKSTEP, lockstep
 
 KILLS = int(os.environ.get("LOCKSTEP_TEST_KILLS", "4"))
 """200 in `tox -e endurance`."""
@@ -168,6 +168,80 @@ def test_a_signal_ends_a_run_in_order(tmp_path: Path, name: str) -> None:
     recorded = read_block(tmp_path / "out", read_plan(tmp_path / "out").blocks[0])
     found = {event.backend: (event.status, event.reason) for event in recorded.events if isinstance(event, EndEvent)}
     assert found == dict.fromkeys(["numpy", None], ("interrupted", f"the run was interrupted by {name}"))
+
+
+INTERRUPTS = """
+import os, signal, time
+from pathlib import Path
+
+from lockstep_bench.backends.numpy import NumPy
+
+
+def interrupt():
+    if not Path("interrupted").exists():
+        Path("interrupted").touch()
+        os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(600)
+
+
+class Interrupts(NumPy):
+    name = "interrupts"
+
+    def PHASE(self, *arguments):
+        if CONDITION:
+            interrupt()
+        return super().PHASE(*arguments)
+"""
+
+
+@pytest.mark.parametrize(
+    ("phase", "method", "condition"),
+    [
+        ("starting", "build", "True"),
+        ("training", "train", "True"),
+        ("evaluating", "weights", "True"),
+        ("measuring", "predict", "len(arguments[0]) == 1"),
+    ],
+)
+def test_an_interrupt_in_any_phase_names_it_and_the_run_is_completed(
+    tmp_path: Path, phase: str, method: str, condition: str
+) -> None:
+    """One sentence, exit code 1; `--resume` completes it, and after training there is nothing left to be run."""
+    source = INTERRUPTS.replace("PHASE", method).replace("CONDITION", condition)
+    (tmp_path / "interrupts.py").write_text(source)
+    options = ["./interrupts.py", "--dataset", "digits", "--epochs", "1", "--no-report", "--out", "out"]
+    interrupted = lockstep("run", *options, cwd=tmp_path)
+    assert interrupted.returncode == 1
+    sentence = f"interrupted while {phase}: what was done is in out; go on with: lockstep run --resume --out out"
+    assert sentence in interrupted.stderr
+    assert read_block(tmp_path / "out", read_plan(tmp_path / "out").blocks[0]).complete is (phase == "measuring")
+    resumed = lockstep("run", *options, "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert load(tmp_path / "out").runs["status"].tolist() == ["ok", "ok"]
+
+
+def test_an_interrupt_in_the_report_says_how_to_make_it(tmp_path: Path) -> None:
+    """All that was measured is there; `lockstep report` makes the rest."""
+    process = subprocess.Popen(
+        [*LOCKSTEP, "run", "numpy", "--dataset", "digits", "--epochs", "1", "--out", "out"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("writing the report"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "interrupted while writing the report: all that was measured is in out" in errors
+    assert "Traceback" not in errors
+    assert lockstep("report", "out", cwd=tmp_path).returncode == 0
 
 
 def test_a_closed_terminal_ends_a_run_in_order(tmp_path: Path) -> None:
