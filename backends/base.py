@@ -14,20 +14,15 @@ Requirements that every backend meets:
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
-from shutil import which
-from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lockstep_bench.backends.description import Description, Style
 from lockstep_bench.harness.problem import Defaults, Dtype, FloatArray, IntArray, Problem, Split, Weights
 
-Style = Literal["idiomatic", "tuned"]
 FULL_FLOAT32 = {"NVIDIA_TF32_OVERRIDE": "0"}
 """In `environment` on a GPU: NVIDIA's libraries round no factor of a float32 product to TF32, whoever asks for it."""
 
@@ -47,54 +42,16 @@ __all__ = [
 ]
 
 
-class Backend(ABC):
+class Backend(Description, ABC):
     """One framework's implementation of the Problem.
 
-    Attributes:
-        name: what the command line and the tables call it.
-        style: `idiomatic`, what the framework's own documentation would write, or `tuned`, the fastest it offers.
-        packages: distributions whose versions go into the record.
-        modules: what is imported, and timed, before `build`; whether the backend can run is asked of their presence.
-        programs: executables that it needs at run time, compilers mostly.
-        extra: the extra of lockstep-bench that installs the framework; empty where the core suffices.
-        devices: where it can run.
-        dtypes: in which arithmetic it can run.
-        slow_start: what it does before its first step that takes most of a minute; empty where it starts faster.
+    Its attributes are those of a Description.
     """
-
-    name: ClassVar[str]
-    style: ClassVar[Style]
-    packages: ClassVar[tuple[str, ...]]
-    modules: ClassVar[tuple[str, ...]]
-    programs: ClassVar[tuple[str, ...]] = ()
-    extra: ClassVar[str] = ""
-    devices: ClassVar[tuple[str, ...]] = ("cpu",)
-    dtypes: ClassVar[tuple[Dtype, ...]] = ("float32", "float64")
-    slow_start: ClassVar[str] = ""
 
     @classmethod
     def environment(cls, threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
         """Environment variables to set before the worker imports anything; asked without importing the framework."""
         return {}
-
-    @classmethod
-    def missing(cls) -> list[str]:
-        """The top-level modules that are not installed here, found without importing any."""
-        return [module for module in cls.modules if find_spec(module.partition(".")[0]) is None]
-
-    @classmethod
-    def missing_programs(cls) -> list[str]:
-        """The executables that are not found here."""
-        return [program for program in cls.programs if which(program) is None]
-
-    @classmethod
-    def versions(cls) -> dict[str, str]:
-        """The versions of its distributions, as far as they are installed; no framework is imported."""
-        found = {}
-        for name in cls.packages:
-            with suppress(PackageNotFoundError):  # tensorflow-cpu, say, offers tensorflow's module under another name
-                found[name] = version(name)
-        return found
 
     @classmethod
     def source_sha256(cls) -> str:
@@ -146,7 +103,7 @@ class Backend(ABC):
         """The most that the framework has held of the device's own memory since it was started; none on the CPU."""
         return None
 
-    def synchronize(self) -> None:  # noqa: B027 - most backends have nothing to wait for
+    def synchronize(self) -> None:
         """Wait until the device has finished; nothing to do on the CPU."""
 
 

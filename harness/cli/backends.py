@@ -15,13 +15,14 @@ def backends() -> None:
 
     Example: `lockstep backends`
     """
-    from lockstep_bench.backends import refused, registered, why_not
+    from lockstep_bench.backends import listed, why_not
 
+    known, refused = listed()
     table = Table("backend", "style", "devices", "here")
-    for name, backend in registered().items():
+    for name, backend in known.items():
         installed = ", ".join(f"{package} {number}" for package, number in backend.versions().items())
         table.add_row(name, backend.style, ", ".join(backend.devices), escape(why_not(backend) or installed))
-    for name, reason in refused().items():
+    for name, reason in refused.items():
         table.add_row(escape(name), "", "", escape(f"refused: {reason}"))
     console.print(table)
 

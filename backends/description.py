@@ -1,0 +1,57 @@
+"""The class attributes of a backend and whether it can run here, without NumPy and without any framework."""
+
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from shutil import which
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:  # it needs NumPy, whose import takes longer than all else that a list of the backends needs
+    from lockstep_bench.harness.problem import Dtype
+
+Style = Literal["idiomatic", "tuned"]
+
+
+class Description:
+    """The class attributes of a backend, and what follows from them on this machine.
+
+    Attributes:
+        name: what the command line and the tables call it.
+        style: `idiomatic`, what the framework's own documentation would write, or `tuned`, the fastest it offers.
+        packages: distributions whose versions go into the record.
+        modules: what is imported, and timed, before `build`; whether the backend can run is asked of their presence.
+        programs: executables that it needs at run time, compilers mostly.
+        extra: the extra of lockstep-bench that installs the framework; empty where the core suffices.
+        devices: where it can run.
+        dtypes: in which arithmetic it can run.
+        slow_start: what it does before its first step that takes most of a minute; empty where it starts faster.
+    """
+
+    name: ClassVar[str]
+    style: ClassVar[Style]
+    packages: ClassVar[tuple[str, ...]]
+    modules: ClassVar[tuple[str, ...]]
+    programs: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    dtypes: "ClassVar[tuple[Dtype, ...]]" = ("float32", "float64")
+    slow_start: ClassVar[str] = ""
+
+    @classmethod
+    def missing(cls) -> list[str]:
+        """The top-level modules that are not installed here, found without importing any."""
+        return [module for module in cls.modules if find_spec(module.partition(".")[0]) is None]
+
+    @classmethod
+    def missing_programs(cls) -> list[str]:
+        """The executables that are not found here."""
+        return [program for program in cls.programs if which(program) is None]
+
+    @classmethod
+    def versions(cls) -> dict[str, str]:
+        """The versions of its distributions, as far as they are installed; no framework is imported."""
+        found = {}
+        for name in cls.packages:
+            with suppress(PackageNotFoundError):  # tensorflow-cpu, say, offers tensorflow's module under another name
+                found[name] = version(name)
+        return found
