@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes, exit codes, files, and not one traceback."""
+"""The command line as a user meets it: exit codes, files, and not one traceback; in processes where those matter."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from lockstep_bench.backends import registered
-from support.command import LOCKSTEP, files, lockstep, nowhere_to_get_mnist
+from support.command import LOCKSTEP, files, lockstep, lockstep_process, nowhere_to_get_mnist
 
 BROKEN = Path(__file__).parents[2] / "broken"
 COMMITTED = Path(__file__).parents[3] / "results" / "native-identical"
@@ -28,7 +28,7 @@ SMALL_RUN = ["run", "--dataset", "digits", "--epochs", "2", "--train-images", "3
 def results(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """A small run of the core's two backends, by the command."""
     folder = tmp_path_factory.mktemp("run")
-    process = lockstep(
+    process = lockstep_process(
         *SMALL_RUN, "numpy", "scikit-learn", "--out", "results/mine", cwd=folder, LOCKSTEP_CACHE=str(cache)
     )
     assert process.returncode == 0, process.stderr
@@ -52,7 +52,7 @@ def test_report_makes_every_derived_file_again_byte_for_byte(results: Path, tmp_
     for name in before:
         if not name.startswith(("blocks/", "logs/", "plan.json")):
             (results / name).unlink()
-    assert lockstep("report", results, cwd=tmp_path).returncode == 0
+    assert lockstep_process("report", results, cwd=tmp_path).returncode == 0
     assert files(results) == before
 
 
@@ -78,9 +78,9 @@ def test_open_shows_the_page_in_a_browser_and_makes_it_first(results: Path, tmp_
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
     browser.chmod(0o755)
-    assert lockstep("open", "mine", cwd=tmp_path, BROWSER=f"{browser} %s").returncode == 0
+    assert lockstep_process("open", "mine", cwd=tmp_path, BROWSER=f"{browser} %s").returncode == 0
     assert (tmp_path / "opened").read_text().strip() == (copy / "report.html").as_uri()
-    process = lockstep("open", "mine", cwd=tmp_path, BROWSER="false", PATH="/nowhere")
+    process = lockstep_process("open", "mine", cwd=tmp_path, BROWSER="false", PATH="/nowhere")
     assert process.returncode == 1
     assert "open mine/report.html in one" in process.stderr
     assert lockstep("open", "nothing", cwd=tmp_path).returncode == 1

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from support.command import LOCKSTEP
 
 KILLS = int(os.environ.get("LOCKSTEP_TEST_KILLS", "4"))
 """200 in `tox -e endurance`."""
-SECONDS_TO_END = 5.0
+SECONDS = 120.0
+"""For anything to happen on a slow machine."""
 PLAN: dict[str, Any] = {"epochs": 2, "train_images": 150, "slice_steps": 4, "threads": 1, "seeds": (0, 1)}
 SHORT = """
 import sys
@@ -75,8 +76,8 @@ def workers_in(folder: Path) -> list[psutil.Process]:
 
 
 def see_that_no_worker_is_left(folder: Path) -> None:
-    """Within five seconds of the conductor's end."""
-    late = time.monotonic() + SECONDS_TO_END
+    """They end by themselves, soon after the conductor."""
+    late = time.monotonic() + SECONDS
     while workers_in(folder):
         assert time.monotonic() < late, workers_in(folder)
         time.sleep(0.05)
@@ -116,8 +117,49 @@ def test_a_plan_killed_at_any_moment_is_completed_as_if_nothing_had_been(tmp_pat
             assert all(np.array_equal(ours[array], theirs[array]) for array in ours.files)
 
 
+Begin = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def begin_run(tmp_path: Path) -> Iterator[Begin]:
+    """Begin `lockstep run` into the folder `out`, as its own process group's leader; it has its first turn behind it.
+
+    Whatever becomes of the test, the run does not outlive it.
+    """
+    begun: list[subprocess.Popen[str]] = []
+
+    def begin(*arguments: str) -> "subprocess.Popen[str]":
+        process = subprocess.Popen(
+            [*LOCKSTEP, "run", "numpy", *arguments, "--dataset", "digits", "--epochs", "500", "--out", "out"],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            preexec_fn=heed_signals,
+        )
+        begun.append(process)
+        late = time.monotonic() + SECONDS
+        while '"event":"turn"' not in "".join(path.read_text() for path in (tmp_path / "out").glob("blocks/*.jsonl")):
+            assert time.monotonic() < late
+            assert process.poll() is None
+            time.sleep(0.05)
+        return process
+
+    yield begin
+    for process in begun:
+        process.kill()
+        process.wait()
+
+
+def heed_signals() -> None:
+    """Let signals end a process that a shell in the background, or `nohup`, would have ignore them."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("state", ["computing", "stopped", "hanging in a turn"])
-def test_workers_end_when_their_conductor_is_killed(digits: Dataset, tmp_path: Path, state: str) -> None:
+def test_workers_end_when_their_conductor_is_killed(begin_run: Begin, tmp_path: Path, state: str) -> None:
     """Whatever they are doing: one that computes, one that is stopped, and one that never comes back."""
     hang = "while self.turns == 2: pass" if state == "hanging in a turn" else "pass"
     adapter = tmp_path / "mine.py"
@@ -126,7 +168,7 @@ def test_workers_end_when_their_conductor_is_killed(digits: Dataset, tmp_path: P
         f"    def train(self, order):\n        self.turns += 1\n        {hang}\n        return super().train(order)\n"
     )
     out = tmp_path / "out"
-    process = begin_run(tmp_path, str(adapter))
+    process = begin_run(str(adapter))
     if state == "stopped":
         for worker in workers_in(out):
             worker.suspend()
@@ -136,32 +178,13 @@ def test_workers_end_when_their_conductor_is_killed(digits: Dataset, tmp_path: P
     see_that_no_worker_is_left(out)
 
 
-def begin_run(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
-    """`lockstep run` into the folder `out`, with its first turn behind it, as its own process group's leader."""
-    process = subprocess.Popen(
-        [*LOCKSTEP, "run", "numpy", *arguments, "--dataset", "digits", "--epochs", "500", "--out", "out"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    late = time.monotonic() + 60
-    while '"event":"turn"' not in "".join(path.read_text() for path in (folder / "out").glob("blocks/*.jsonl")):
-        assert time.monotonic() < late
-        assert process.poll() is None
-        time.sleep(0.05)
-    return process
-
-
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
-def test_a_signal_ends_a_run_in_order(tmp_path: Path, name: str) -> None:
+def test_a_signal_ends_a_run_in_order(begin_run: Begin, tmp_path: Path, name: str) -> None:
     """Exit code 1, one sentence that says how to go on, the workers gone, and the record names the signal."""
-    process = begin_run(tmp_path, "--no-report")
+    process = begin_run("--no-report")
     process.send_signal(signal.Signals[name])
     see_that_no_worker_is_left(tmp_path / "out")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=SECONDS)
     assert process.returncode == 1
     assert "go on with: lockstep run --resume --out out" in errors
     assert "Traceback" not in errors
@@ -170,15 +193,15 @@ def test_a_signal_ends_a_run_in_order(tmp_path: Path, name: str) -> None:
     assert found == dict.fromkeys(["numpy", None], ("interrupted", f"the run was interrupted by {name}"))
 
 
-def test_a_closed_terminal_ends_a_run_in_order(tmp_path: Path) -> None:
+def test_a_closed_terminal_ends_a_run_in_order(begin_run: Begin, tmp_path: Path) -> None:
     """SIGHUP with nobody left to read what is printed: what was done is recorded all the same."""
-    process = begin_run(tmp_path)
+    process = begin_run()
     assert process.stdout
     assert process.stderr
     process.stdout.close()
     process.stderr.close()
     process.send_signal(signal.SIGHUP)
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=SECONDS) == 1
     see_that_no_worker_is_left(tmp_path / "out")
     recorded = read_block(tmp_path / "out", read_plan(tmp_path / "out").blocks[0])
     assert recorded.events[-1] == EndEvent(
@@ -197,7 +220,7 @@ def test_a_run_whose_reader_goes_away_goes_on(tmp_path: Path) -> None:
     )
     assert run.stdout
     run.stdout.close()
-    _, errors = run.communicate(timeout=120)
+    _, errors = run.communicate(timeout=SECONDS)
     assert b"Traceback" not in errors
     assert load(tmp_path / "out").runs["status"].tolist() == ["ok"]
     assert (tmp_path / "out" / "report.html").is_file()
