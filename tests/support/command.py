@@ -25,7 +25,7 @@ class Ended(NamedTuple):
 def lockstep(*arguments: str | Path, cwd: Path | None = None, **variables: str) -> Ended:
     """Call the command's entry point in this process, in a folder, in a wide terminal, without MNIST.
 
-    To start Python and import the package takes seconds: a process is for tests of signals, memory, or what is imported.
+    To start Python and import the package takes seconds. A process is for tests of signals, memory or imports.
     What the command does to the environment, the folder and the arguments is undone. An exception that would be a
     traceback fails the test.
     """

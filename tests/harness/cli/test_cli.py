@@ -86,6 +86,7 @@ def test_open_shows_the_page_in_a_browser_and_makes_it_first(results: Path, tmp_
     assert lockstep("open", "nothing", cwd=tmp_path).returncode == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_puts_its_table_into_a_document(results: Path, tmp_path: Path) -> None:
     """Between its marker lines; a document without them is wrong usage and stays as it was."""
     document = tmp_path / "page.md"
@@ -99,6 +100,7 @@ def test_report_puts_its_table_into_a_document(results: Path, tmp_path: Path) ->
     assert document.read_text() == "mine"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_of_a_file_that_breaks_off_says_so_and_keeps_the_rest(results: Path, tmp_path: Path) -> None:
     """On standard error and in summary.md; the last whole line counts, and exit code and tables are a report's."""
     copy = Path(shutil.copytree(results, tmp_path / "cut"))
@@ -111,6 +113,7 @@ def test_report_of_a_file_that_breaks_off_says_so_and_keeps_the_rest(results: Pa
     assert len(pd.read_csv(copy / "turns.csv")) == len(pd.read_csv(results / "turns.csv"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_of_several_is_side_by_side(results: Path, tmp_path: Path) -> None:
     """Each is made again, and together they are in a folder of their own; --into takes one alone."""
     other = Path(shutil.copytree(results, tmp_path / "other"))
@@ -166,6 +169,7 @@ def test_run_twice_against_itself_on_several_numbers_of_threads(tmp_path: Path, 
     assert page.count("The reference against itself (numpy-aa) came to") == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_run_in_the_native_profile_says_that_networks_are_not_identical(tmp_path: Path, cache: Path) -> None:
     """By the command: planned so, done, and said first; networks that differ are no failure."""
     process = lockstep(
@@ -189,10 +193,11 @@ def test_run_into_a_folder_with_results_is_refused(results: Path, tmp_path: Path
     assert files(results) == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_run_without_mnist_says_loudly_that_it_takes_digits(tmp_path: Path) -> None:
     """Where MNIST cannot be had, the default dataset is the digits, and standard error says so."""
     process = lockstep(
-        *["run", "numpy", "--epochs", "1", "--out", "out"],
+        *["run", "numpy", "--epochs", "1", "--train-images", "150", "--out", "out"],
         cwd=tmp_path,
         **nowhere_to_get_mnist(tmp_path),
     )
