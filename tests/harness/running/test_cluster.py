@@ -73,10 +73,10 @@ class Cluster:
         self.stack.callback(end, process)
         return process
 
-    def add(self, *options: str, resources: str = f"{RESOURCE}=1", **variables: str) -> "subprocess.Popen[bytes]":
-        """One more node."""
+    def add(self, nanny: str = "--no-nanny", **variables: str) -> "subprocess.Popen[bytes]":
+        """One more node; with `nanny="--nanny"` a process watches it, and starts another in its place."""
         name = f"node-{len(self.nodes)}"
-        arguments = ("--nworkers", "1", "--nthreads", "1", "--no-dashboard", "--resources", resources, *options)
+        arguments = ("--nworkers", "1", "--nthreads", "1", "--no-dashboard", "--resources", f"{RESOURCE}=1", nanny)
         node = self._start(name, "worker", self.address, *arguments, **variables)
         wait_until(lambda: self._found(self.folder / f"{name}.log", "Registered to"))
         self.nodes.append(node)
@@ -178,10 +178,10 @@ def test_nodes_that_share_a_machine_give_the_same_errors_and_no_ranks(tmp_path: 
 def test_a_node_that_dies_has_its_block_run_again_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
     """Killed in mid-block: the other node begins it anew, and what the first had done stays above, uncounted."""
     out = tmp_path / "out"
-    first = cluster.add("--no-nanny")
+    first = cluster.add()
     with started(tmp_path, *LONG, "--out", "out", "--cluster", cluster.address) as run:
         wait_until(lambda: turns_in(out) > 3, run)
-        cluster.add("--no-nanny")
+        cluster.add()
         first.kill()
         _, printed = run.communicate(timeout=SECONDS)
     assert run.returncode == 0, printed
@@ -201,7 +201,7 @@ def test_a_block_that_ends_every_node_is_given_up(cluster: Cluster, tmp_path: Pa
         f"        if order[0] == {first_index(seed=1)}:\n            os.kill(os.getppid(), signal.SIGKILL)\n"
         "        return super().train(order)\n"
     )
-    cluster.add()
+    cluster.add("--nanny")
     short = [*SHORT[:1], "numpy", "mine.py", *SHORT[3:]]
     done = lockstep_process(*short, "--out", "out", "--cluster", cluster.address, cwd=tmp_path)
     assert done.returncode == 1
