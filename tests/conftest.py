@@ -63,19 +63,24 @@ def all_cpus_for() -> Callable[[], AbstractContextManager[None]]:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that no other program uses, made once."""
-    return tmp_path_factory.mktemp("cache")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all test processes of this session have, and no other session."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What workers compiled, for tests that do not mind when: compiling everything anew would take most of the time.
+def cache(shared: Path) -> Path:
+    """A cache of datasets that no other program uses, filled once."""
+    folder = shared / "cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
-    Several test processes share it.
-    """
-    folder = tmp_path_factory.getbasetemp()
-    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "compiled"
+
+@pytest.fixture(scope="session")
+def compiled(shared: Path) -> Path:
+    """What workers compiled, for tests that do not mind when: compiling everything anew would take most of the time."""
+    folder = shared / "compiled"
     folder.mkdir(exist_ok=True)
     return folder
 

@@ -10,9 +10,10 @@ from lockstep_bench.backends import registered
 from lockstep_bench.harness.checks.contract import CHECKS
 from lockstep_bench.harness.report.seeds_summary import answer as seeds_answer
 from lockstep_bench.harness.report.summary import answer, put_into, write_into
-from lockstep_bench.harness.tables.results import COLUMNS, Results, load
+from lockstep_bench.harness.tables.results import COLUMNS, Results
 from lockstep_bench.harness.tables.seeds_tables import load_seeds
 from lockstep_bench.harness.tables.sweep_tables import COLUMNS as SWEEP_COLUMNS
+from support.committed import committed
 
 ROOT = Path(__file__).parent.parent
 STRETCHES = 8
@@ -30,7 +31,7 @@ def test_readme_quotes_the_reference_results(tmp_path: Path) -> None:
     """`lockstep report results/standard --into README.md` changes nothing: its table is made, not typed."""
     readme = (ROOT / "README.md").read_text()
     (tmp_path / "README.md").write_text(readme)
-    results = load(ROOT / "results" / "standard")
+    results = committed("standard")
     write_into(tmp_path / "README.md", results)
     assert (tmp_path / "README.md").read_text() == readme
     assert answer(results) in (ROOT / "results" / "standard" / "summary.md").read_text()
@@ -52,7 +53,7 @@ def test_luck_is_quoted_from_the_results(tmp_path: Path) -> None:
 def test_every_backend_has_been_run() -> None:
     """A folder of the standard job has it, and there it came through the gate."""
     folders = [path.name for path in (ROOT / "results").glob("standard*")]
-    runs = pd.concat(load(ROOT / "results" / name).runs for name in folders)
+    runs = pd.concat(committed(name).runs for name in folders)
     assert set(registered()) == set(runs["backend"]) - {"numpy-aa"}
     assert set(runs["status"]) == {"ok"}
     for page in (ROOT / "README.md", ROOT / "results" / "README.md"):
@@ -68,7 +69,7 @@ def test_guide_and_readme_count_the_checks() -> None:
 def test_native_defaults_are_quoted_as_measured() -> None:
     """The table of docs/native-defaults.md has the numbers of the two results folders that it names."""
     text = (ROOT / "docs" / "native-defaults.md").read_text()
-    native, identical = (load(ROOT / "results" / name) for name in ("native", "native-identical"))
+    native, identical = (committed(name) for name in ("native", "native-identical"))
     assert (native.plan.profile, identical.plan.profile) == ("native", "identical")
     assert identical.runs["disagreements"].max() == 0
     for backend in (planned.name for planned in native.plan.backends):
@@ -82,7 +83,7 @@ def test_native_defaults_are_quoted_as_measured() -> None:
 
 def test_drift_is_quoted_as_measured() -> None:
     """docs/method.md: medians of eight stretches of results/standard, of the reference and of its ratio to its twin."""
-    turns = load(ROOT / "results" / "standard").turns
+    turns = committed("standard").turns
     times = turns.pivot_table(index="round", columns="backend", values="microseconds_per_step")
     size = len(times) // STRETCHES
     rows = []

@@ -16,7 +16,7 @@ from lockstep_bench.backends.base import Backend
 from lockstep_bench.backends.numpy import NumPy
 from lockstep_bench.harness.cli.terminal import say_refused
 from lockstep_bench.harness.running.plan import choose_backends
-from support.command import lockstep
+from support.command import lockstep_process
 
 FRAMEWORKS = ["keras", "sklearn", "tensorflow", "torch"]
 ONE = """
@@ -299,7 +299,7 @@ def test_command_line_names_what_it_leaves_out(installed: Path, tmp_path: Path) 
     distribution(installed, "lockstep-offered", ONE, "mine = lockstep_offered:Mine")
 
     path = os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH")]))
-    command = partial(lockstep, cwd=tmp_path, PYTHONPATH=path)
+    command = partial(lockstep_process, cwd=tmp_path, PYTHONPATH=path)
 
     reason = "lockstep_bad:Mine of lockstep-bad could not be imported: RuntimeError: [out] of luck"
     listed = command("backends")

@@ -7,6 +7,7 @@ import pytest
 
 from lockstep_bench.harness.problem import Problem
 from lockstep_bench.harness.records.format import Event, Status
+from lockstep_bench.harness.report import write as report_writing
 from lockstep_bench.harness.tables.results import Results, load
 from support.hand_made import begin, end, evaluation, floor, make_plan, turn, write
 
@@ -17,6 +18,12 @@ MACHINE = "A Machine, 2 CPUs"
 def make_results_fixture() -> Callable[..., Results]:
     """`make_results` below."""
     return make_results
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports have no charts, which take most of a report's time: for tests that look at none."""
+    monkeypatch.setattr(report_writing, "write_charts", lambda *_, **__: [])
 
 
 def make_results(

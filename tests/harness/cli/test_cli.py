@@ -1,4 +1,4 @@
-"""The command line as a user meets it: real processes, exit codes, files, and not one traceback."""
+"""The command line as a user meets it: exit codes, files, and not one traceback; in processes where those matter."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from lockstep_bench.backends import registered
-from support.command import LOCKSTEP, files, lockstep, nowhere_to_get_mnist
+from support.command import LOCKSTEP, files, lockstep, lockstep_process, nowhere_to_get_mnist
 
 BROKEN = Path(__file__).parents[2] / "broken"
 COMMITTED = Path(__file__).parents[3] / "results" / "native-identical"
@@ -28,7 +28,7 @@ SMALL_RUN = ["run", "--dataset", "digits", "--epochs", "2", "--train-images", "3
 def results(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
     """A small run of the core's two backends, by the command."""
     folder = tmp_path_factory.mktemp("run")
-    process = lockstep(
+    process = lockstep_process(
         *SMALL_RUN, "numpy", "scikit-learn", "--out", "results/mine", cwd=folder, LOCKSTEP_CACHE=str(cache)
     )
     assert process.returncode == 0, process.stderr
@@ -52,7 +52,7 @@ def test_report_makes_every_derived_file_again_byte_for_byte(results: Path, tmp_
     for name in before:
         if not name.startswith(("blocks/", "logs/", "plan.json")):
             (results / name).unlink()
-    assert lockstep("report", results, cwd=tmp_path).returncode == 0
+    assert lockstep_process("report", results, cwd=tmp_path).returncode == 0
     assert files(results) == before
 
 
@@ -78,14 +78,15 @@ def test_open_shows_the_page_in_a_browser_and_makes_it_first(results: Path, tmp_
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
     browser.chmod(0o755)
-    assert lockstep("open", "mine", cwd=tmp_path, BROWSER=f"{browser} %s").returncode == 0
+    assert lockstep_process("open", "mine", cwd=tmp_path, BROWSER=f"{browser} %s").returncode == 0
     assert (tmp_path / "opened").read_text().strip() == (copy / "report.html").as_uri()
-    process = lockstep("open", "mine", cwd=tmp_path, BROWSER="false", PATH="/nowhere")
+    process = lockstep_process("open", "mine", cwd=tmp_path, BROWSER="false", PATH="/nowhere")
     assert process.returncode == 1
     assert "open mine/report.html in one" in process.stderr
     assert lockstep("open", "nothing", cwd=tmp_path).returncode == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_puts_its_table_into_a_document(results: Path, tmp_path: Path) -> None:
     """Between its marker lines; a document without them is wrong usage and stays as it was."""
     document = tmp_path / "page.md"
@@ -99,6 +100,7 @@ def test_report_puts_its_table_into_a_document(results: Path, tmp_path: Path) ->
     assert document.read_text() == "mine"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_of_a_file_that_breaks_off_says_so_and_keeps_the_rest(results: Path, tmp_path: Path) -> None:
     """On standard error and in summary.md; the last whole line counts, and exit code and tables are a report's."""
     copy = Path(shutil.copytree(results, tmp_path / "cut"))
@@ -111,6 +113,7 @@ def test_report_of_a_file_that_breaks_off_says_so_and_keeps_the_rest(results: Pa
     assert len(pd.read_csv(copy / "turns.csv")) == len(pd.read_csv(results / "turns.csv"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_report_of_several_is_side_by_side(results: Path, tmp_path: Path) -> None:
     """Each is made again, and together they are in a folder of their own; --into takes one alone."""
     other = Path(shutil.copytree(results, tmp_path / "other"))
@@ -166,6 +169,7 @@ def test_run_twice_against_itself_on_several_numbers_of_threads(tmp_path: Path, 
     assert page.count("The reference against itself (numpy-aa) came to") == 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_run_in_the_native_profile_says_that_networks_are_not_identical(tmp_path: Path, cache: Path) -> None:
     """By the command: planned so, done, and said first; networks that differ are no failure."""
     process = lockstep(
@@ -189,10 +193,11 @@ def test_run_into_a_folder_with_results_is_refused(results: Path, tmp_path: Path
     assert files(results) == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_run_without_mnist_says_loudly_that_it_takes_digits(tmp_path: Path) -> None:
     """Where MNIST cannot be had, the default dataset is the digits, and standard error says so."""
     process = lockstep(
-        *["run", "numpy", "--epochs", "1", "--out", "out"],
+        *["run", "numpy", "--epochs", "1", "--train-images", "150", "--out", "out"],
         cwd=tmp_path,
         **nowhere_to_get_mnist(tmp_path),
     )

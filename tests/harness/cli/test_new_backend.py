@@ -11,6 +11,7 @@ from lockstep_bench.harness.new_backend import next_steps, write_backend
 from support.command import lockstep
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_new_backend_is_verified_and_runs_as_written(tmp_path: Path) -> None:
     """By the commands that it prints: the whole acceptance test, and a run beside the reference."""
     written = lockstep("new-backend", "my-frame.work", cwd=tmp_path)

@@ -16,7 +16,7 @@ from lockstep_bench.harness.records.raw_files import read_block, read_plan
 from lockstep_bench.harness.report.side_by_side import write_side_by_side
 from lockstep_bench.harness.report.write import write_report
 from lockstep_bench.harness.tables.results import COLUMNS, FORMULA, load, write_tables
-from support.command import files, lockstep
+from support.command import files, lockstep_process
 from support.reports import MakeResults, change_plan, is_one_sentence, no_more_than
 
 UNSAFE: Final = {
@@ -96,13 +96,13 @@ def test_a_plan_s_spec_is_never_imported(tmp_path: Path, make_results: MakeResul
     change_plan(folder, lambda plan: plan["backends"][1].update(spec="./evil.py"))
     for cwd in (folder,):
         raw = {name: content for name, content in files(folder).items() if name.startswith(("plan.json", "blocks/"))}
-        process = lockstep("run", "--resume", "--out", folder, cwd=cwd)
+        process = lockstep_process("run", "--resume", "--out", folder, cwd=cwd)
         assert process.returncode == 2
         assert "keras came from a file, and none that a plan names is loaded" in process.stderr
         assert is_one_sentence(process.stderr.strip().splitlines()[-1])
         assert not marker.exists()
         assert raw.items() <= files(folder).items()
-    assert lockstep("report", folder, cwd=folder).returncode == 0
+    assert lockstep_process("report", folder, cwd=folder).returncode == 0
     assert not marker.exists()
 
 

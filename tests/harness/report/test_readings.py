@@ -10,16 +10,16 @@ import pytest
 from lockstep_bench.harness.report.page.plots import CHARTS
 from lockstep_bench.harness.report.readings import READINGS
 from lockstep_bench.harness.tables import views
-from lockstep_bench.harness.tables.results import Results, load
+from lockstep_bench.harness.tables.results import Results
+from support.committed import committed
 
 MakeResults = Callable[..., Results]
-STANDARD = Path(__file__).parents[3] / "results" / "standard"
 
 
 @pytest.fixture(scope="module")
 def standard() -> Results:
     """The committed reference results."""
-    return load(STANDARD)
+    return committed("standard")
 
 
 def test_every_chart_of_the_page_has_a_reading() -> None:

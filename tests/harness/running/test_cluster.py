@@ -25,7 +25,7 @@ from lockstep_bench.harness.report.summary import answer
 from lockstep_bench.harness.running.node import RESOURCE, Found, Report, unfit
 from lockstep_bench.harness.running.plan import make_plan
 from lockstep_bench.harness.tables.results import load
-from support.command import LOCKSTEP, lockstep
+from support.command import LOCKSTEP, lockstep_process
 
 DASK = [sys.executable, "-m", "dask"]
 RUN = ["run", "numpy", "scikit-learn-tuned", "--dataset", "digits", "--threads", "1", "--slice-steps", "10"]
@@ -73,10 +73,10 @@ class Cluster:
         self.stack.callback(end, process)
         return process
 
-    def add(self, *options: str, resources: str = f"{RESOURCE}=1", **variables: str) -> "subprocess.Popen[bytes]":
-        """One more node."""
+    def add(self, nanny: str = "--no-nanny", **variables: str) -> "subprocess.Popen[bytes]":
+        """One more node; with `nanny="--nanny"` a process watches it, and starts another in its place."""
         name = f"node-{len(self.nodes)}"
-        arguments = ("--nworkers", "1", "--nthreads", "1", "--no-dashboard", "--resources", resources, *options)
+        arguments = ("--nworkers", "1", "--nthreads", "1", "--no-dashboard", "--resources", f"{RESOURCE}=1", nanny)
         node = self._start(name, "worker", self.address, *arguments, **variables)
         wait_until(lambda: self._found(self.folder / f"{name}.log", "Registered to"))
         self.nodes.append(node)
@@ -154,7 +154,7 @@ def test_a_local_cluster_prints_nothing_of_dasks() -> None:
 def test_nodes_that_share_a_machine_give_the_same_errors_and_no_ranks(tmp_path: Path) -> None:
     """`--cluster local:2`: the errors and predictions are those without a cluster, the times are marked."""
     for out, options in (("alone", []), ("both", ["--cluster", "local:2"])):
-        done = lockstep(*SHORT, "--out", out, *options, cwd=tmp_path)
+        done = lockstep_process(*SHORT, "--out", out, *options, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     alone, both = tmp_path / "alone", tmp_path / "both"
     pd.testing.assert_frame_equal(errors_of(alone), errors_of(both))
@@ -178,10 +178,10 @@ def test_nodes_that_share_a_machine_give_the_same_errors_and_no_ranks(tmp_path: 
 def test_a_node_that_dies_has_its_block_run_again_elsewhere(cluster: Cluster, tmp_path: Path) -> None:
     """Killed in mid-block: the other node begins it anew, and what the first had done stays above, uncounted."""
     out = tmp_path / "out"
-    first = cluster.add("--no-nanny")
+    first = cluster.add()
     with started(tmp_path, *LONG, "--out", "out", "--cluster", cluster.address) as run:
         wait_until(lambda: turns_in(out) > 3, run)
-        cluster.add("--no-nanny")
+        cluster.add()
         first.kill()
         _, printed = run.communicate(timeout=SECONDS)
     assert run.returncode == 0, printed
@@ -201,9 +201,9 @@ def test_a_block_that_ends_every_node_is_given_up(cluster: Cluster, tmp_path: Pa
         f"        if order[0] == {first_index(seed=1)}:\n            os.kill(os.getppid(), signal.SIGKILL)\n"
         "        return super().train(order)\n"
     )
-    cluster.add()
+    cluster.add("--nanny")
     short = [*SHORT[:1], "numpy", "mine.py", *SHORT[3:]]
-    done = lockstep(*short, "--out", "out", "--cluster", cluster.address, cwd=tmp_path)
+    done = lockstep_process(*short, "--out", "out", "--cluster", cluster.address, cwd=tmp_path)
     assert done.returncode == 1
     assert "seed-1-threads-1-cpu is given up: KilledWorker" in done.stderr
     assert load(tmp_path / "out").runs["status"].tolist() == ["ok", "ok", "interrupted", "interrupted"]
@@ -231,7 +231,7 @@ def test_a_run_survives_the_loss_of_its_scheduler(cluster: Cluster, tmp_path: Pa
     ends = [event for event in read_block(out, read_plan(out).blocks[0]).events if isinstance(event, EndEvent)]
     assert [event.status for event in ends] == ["interrupted"]
     wait_until(lambda: not training_in(cluster.folder))
-    assert lockstep(*RESUME, cwd=tmp_path).returncode == 0
+    assert lockstep_process(*RESUME, cwd=tmp_path).returncode == 0
     assert load(out).runs["status"].tolist() == ["ok", "ok"]
 
 
@@ -244,7 +244,7 @@ def test_a_run_whose_client_was_killed_is_resumed(cluster: Cluster, tmp_path: Pa
         run.kill()
         run.communicate()
     wait_until(lambda: not training_in(cluster.folder))
-    done = lockstep(*RESUME, "--cluster", cluster.address, cwd=tmp_path)
+    done = lockstep_process(*RESUME, "--cluster", cluster.address, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     recorded = read_block(out, read_plan(out).blocks[0])
     assert (recorded.complete, recorded.before) == (True, 1)
@@ -284,7 +284,7 @@ def test_data_goes_once_to_every_node_that_lacks_it(
     for number in (0, 1):
         cluster.add(LOCKSTEP_CACHE=str(tmp_path / f"cache-{number}"))
     short = [*SHORT[:4], str(own_images), *SHORT[5:]]
-    first = lockstep(*short, "--out", "first", "--cluster", cluster.address, cwd=tmp_path)
+    first = lockstep_process(*short, "--out", "first", "--cluster", cluster.address, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     assert "sending own-images to 2 nodes without it" in first.stderr
     plan = read_plan(tmp_path / "first")
@@ -294,7 +294,7 @@ def test_data_goes_once_to_every_node_that_lacks_it(
         assert sent is not None
         assert digest(raw(sent)) == plan.dataset.sha256
     monkeypatch.undo()
-    second = lockstep(*short, "--out", "second", "--cluster", cluster.address, cwd=tmp_path)
+    second = lockstep_process(*short, "--out", "second", "--cluster", cluster.address, cwd=tmp_path)
     assert second.returncode == 0, second.stderr
     assert "sending" not in second.stderr
 
@@ -351,7 +351,7 @@ def test_a_node_is_waited_for_and_left_out_if_it_lacks_a_framework(
     assert "no node can run this plan: mine cannot run: only_here is not installed" in printed
     assert not (tmp_path / "out").exists()
     cluster.add()
-    done = lockstep(*arguments, cwd=tmp_path)
+    done = lockstep_process(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(LEFT_OUT, done.stderr)
     assert load(tmp_path / "out").runs["status"].tolist() == ["ok", "ok"]
@@ -381,11 +381,11 @@ def test_mixed_versions_are_refused_unless_allowed(cluster: Cluster, tmp_path: P
     (tmp_path / "other" / "numpy-0.1.dist-info" / "METADATA").write_text(metadata)
     cluster.add(PYTHONPATH=str(tmp_path / "other"))
     arguments = [*SHORT[:-1], "0", "--out", "out", "--cluster", cluster.address]
-    refused = lockstep(*arguments, cwd=tmp_path)
+    refused = lockstep_process(*arguments, cwd=tmp_path)
     assert refused.returncode == 2
     assert re.search(r"node tcp://\S+ has numpy 0\.1 instead of \d+\.\d+\.\d+", refused.stderr)
     assert not (tmp_path / "out").exists()
-    allowed = lockstep(*arguments, "--allow-mixed", cwd=tmp_path)
+    allowed = lockstep_process(*arguments, "--allow-mixed", cwd=tmp_path)
     assert allowed.returncode == 0, allowed.stderr
     assert "numpy 0.1" in load(tmp_path / "out").runs["versions"][0]
 
@@ -400,7 +400,7 @@ def test_mixed_versions_are_refused_unless_allowed(cluster: Cluster, tmp_path: P
 )
 def test_a_cluster_that_is_none_is_an_error(tmp_path: Path, cluster_option: str, message: str) -> None:
     """One sentence, exit code 2, and nothing is written."""
-    done = lockstep(*SHORT, "--out", "out", "--cluster", cluster_option, cwd=tmp_path)
+    done = lockstep_process(*SHORT, "--out", "out", "--cluster", cluster_option, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "out").exists()

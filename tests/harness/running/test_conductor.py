@@ -142,17 +142,6 @@ def test_a_worker_that_spins_while_it_waits_is_seen(digits: Dataset, tmp_path: P
     assert "waiting_percent" in results.summary.set_index("backend")["unstable"]["spins"]
 
 
-def test_a_thread_that_spins_on_after_a_turn_is_waited_for(digits: Dataset, tmp_path: Path, adapter: Adapter) -> None:
-    """For a fifth of a second after each slice, as OpenMP's do for a while: the others' turns begin after it."""
-    spin = method("train(self, order)", "import threading, time", "def spin():")
-    spin += "\n            until = time.perf_counter() + 0.2"
-    spin += "\n            while time.perf_counter() < until: sum(range(20_000)), time.sleep(1e-3)"
-    spin += "\n        loss = super().train(order)\n        threading.Thread(target=spin, daemon=True).start()"
-    spin += "\n        return loss"
-    run(digits, tmp_path / "out", adapter("spins", spin), train_images=1500, slice_steps=50)
-    assert load(tmp_path / "out").runs.set_index("backend")["waiting_percent"].to_dict()["spins"] < 1
-
-
 def test_phases_conditions_and_floor_are_recorded(digits: Dataset, tmp_path: Path) -> None:
     """Of a real run no column of any table stays empty, but those that it has no occasion for."""
     run(digits, tmp_path / "out", "scikit-learn", epochs=6, train_images=1500, slice_steps=40, aa=True)

@@ -1,5 +1,6 @@
 """Whatever becomes of a worker, its record says it, the others finish, and no process is left."""
 
+from collections import Counter
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -10,10 +11,11 @@ import pytest
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.records.format import EndEvent, EvaluationEvent
 from lockstep_bench.harness.records.raw_files import Recorded, read_block
+from lockstep_bench.harness.running import worker_process
 from lockstep_bench.harness.running.conductor import conduct
 from lockstep_bench.harness.running.plan import make_plan
 from lockstep_bench.harness.running.process_guard import guard
-from lockstep_bench.harness.running.worker_process import LOG_BYTES
+from lockstep_bench.harness.running.worker_process import LOG_BYTES, WorkerProcess
 
 PHASES = ("build", "first-turn", "later-turn", "evaluation", "exit")
 ADAPTER = """
@@ -38,7 +40,7 @@ class Faulty(NumPy):
 
     def train(self, order):
         self.turns += 1
-        if (self.name, self.turns) in (("first-turn", 1), ("later-turn", 3)):
+        if (self.name, self.turns) in (("first-turn", 1), ("later-turn", {later})):
             self.fault()
         return super().train(order)
 
@@ -47,8 +49,10 @@ class Faulty(NumPy):
             self.fault()
         return super().predict(images)
 """
-AMPLE, HANGS = 60.0, 3.0
-"""Seconds for a turn: more than any import takes on a slow machine, and what a worker is given that hangs."""
+LATER = 3
+"""The turn to train in which an adapter fails later."""
+AMPLE, HANGS = 60.0, 0.3
+"""Seconds for a turn: more than any import takes on a slow machine, and what a worker is given that hangs for ever."""
 DO = {"build": "build", "first-turn": "train", "later-turn": "train", "evaluation": "evaluate"}
 FAULTS: dict[str, tuple[str, str, str, str | None]] = {
     "raises": ("raise RuntimeError('out of luck')", "error", "in its turn to {do}: RuntimeError: out of luck", None),
@@ -123,10 +127,10 @@ FAULTS: dict[str, tuple[str, str, str, str | None]] = {
 """What an adapter does, the status that it gets, the reason, and what is said of it at exit, when all was done."""
 
 
-def run(dataset: Dataset, out: Path, *adapters: str, timeout: float = AMPLE) -> Recorded:
-    """A small run of these beside NumPy and NumPy again, which start in a fraction of any timeout here."""
+def run(dataset: Dataset, out: Path, *adapters: str) -> Recorded:
+    """A small run of these beside NumPy and NumPy again."""
     sizes: dict[str, Any] = {"epochs": 2, "train_images": 300, "slice_steps": 8, "threads": 1}
-    plan = make_plan(dataset, ["numpy", *adapters], aa=True, turn_timeout=timeout, **sizes)
+    plan = make_plan(dataset, ["numpy", *adapters], aa=True, turn_timeout=AMPLE, **sizes)
     conduct(plan, dataset.folder, out, extras=False)
     return read_block(out, plan.blocks[0])
 
@@ -151,15 +155,40 @@ def see_that_the_others_finished(recorded: Recorded) -> None:
     assert sleeping == []
 
 
+def give_up_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait briefly for the reply that never comes, and for the exit that does not: for all else amply."""
+    asked, ask, close = Counter[tuple[str, str]](), WorkerProcess.ask, WorkerProcess.close
+
+    def ask_briefly(self: WorkerProcess, do: str, **arguments: Any) -> dict[str, Any]:
+        phase = Path(self.spec).stem
+        asked[phase, do] += 1
+        hangs = do == DO.get(phase) and asked[phase, do] == (LATER if phase == "later-turn" else 1)
+        self.timeout = HANGS if hangs else AMPLE
+        return ask(self, do, **arguments)
+
+    def close_briefly(self: WorkerProcess, at_once: bool = False) -> int | None:
+        with monkeypatch.context() as patch:
+            if Path(self.spec).stem == "exit":
+                patch.setattr(worker_process, "EXIT_SECONDS", HANGS)
+            return close(self, at_once)
+
+    monkeypatch.setattr(WorkerProcess, "ask", ask_briefly)
+    monkeypatch.setattr(WorkerProcess, "close", close_briefly)
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_worker_s_fault_is_recorded_at_every_phase(digits: Dataset, tmp_path: Path, fault: str) -> None:
+def test_a_worker_s_fault_is_recorded_at_every_phase(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
     """At build, in the first turn, in a later one, in evaluation and at exit: what happened, and in which turn."""
     body, status, reason, at_exit = FAULTS[fault]
     for phase in PHASES:
-        text = ADAPTER.format(phase=phase, fault=indent(body, " " * 8))
+        text = ADAPTER.format(phase=phase, later=LATER, fault=indent(body, " " * 8))
         (tmp_path / f"{phase}.py").write_text(text)
     adapters = [str(tmp_path / f"{phase}.py") for phase in PHASES]
-    recorded = run(digits, tmp_path / "out", *adapters, timeout=HANGS if status == "timeout" else AMPLE)
+    if status == "timeout":
+        give_up_soon(monkeypatch)
+    recorded = run(digits, tmp_path / "out", *adapters)
     see_that_the_others_finished(recorded)
     found = ends(recorded)
     for phase in PHASES[:-1]:
