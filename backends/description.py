@@ -1,6 +1,6 @@
 """The class attributes of a backend and whether it can run here, without NumPy and without any framework."""
 
-from contextlib import suppress
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from shutil import which
@@ -50,8 +50,14 @@ class Description:
     @classmethod
     def versions(cls) -> dict[str, str]:
         """The versions of its distributions, as far as they are installed; no framework is imported."""
-        found = {}
-        for name in cls.packages:
-            with suppress(PackageNotFoundError):  # tensorflow-cpu, say, offers tensorflow's module under another name
-                found[name] = version(name)
-        return found
+        found = {name: _version(name) for name in cls.packages}
+        return {name: number for name, number in found.items() if number is not None}
+
+
+@cache
+def _version(package: str) -> str | None:
+    """Return the version of a distribution; several backends ask for the same one, and each time it is parsed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:  # tensorflow-cpu, say, offers tensorflow's module under another name
+        return None

@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import exp, log, sqrt
 from pathlib import Path
 
 import pytest
 from scipy.stats import t
 
-from experiments.time_to_answer import ROOT, Measurement, compare, read, table
+from experiments import time_to_answer
+from experiments.time_to_answer import ROOT, Measurement, Tree, compare, main, read, table
 
 OLD, NEW = "1" * 40, "2" * 40
 SCRIPT = ROOT / "tests" / "experiments" / "time_to_answer.py"
@@ -70,6 +73,29 @@ def test_two_commits_are_measured(tmp_path: Path) -> None:
     worktrees = subprocess.check_output(["git", "-C", str(ROOT), "worktree", "list"], text=True)
     assert str(tmp_path) not in worktrees
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_command_that_fails_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With exit code 1 and one sentence; its own exit code is kept."""
+    program = tmp_path / "bin" / "lockstep"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho out of luck\nexit 3\n")
+    program.chmod(0o755)
+    (tmp_path / "results" / "standard").mkdir(parents=True)
+
+    @contextmanager
+    def checked_out(side: str, revision: str, _: Path) -> Iterator[Tree]:
+        yield Tree(side, revision, tmp_path, tmp_path)
+
+    path = tmp_path / "measurements.jsonl"
+    monkeypatch.setattr(time_to_answer, "checked_out", checked_out)
+    monkeypatch.setattr(sys, "argv", ["time_to_answer.py", "HEAD", "help", "--append", str(path)])
+    assert main() == 1
+    assert [(failed.side, failed.exit_code) for failed in read(path)] == [("base", 3)]
+    _, *_, last = capsys.readouterr().err.splitlines()
+    assert last == "time_to_answer: lockstep --help of base exited with 3: out of luck"
 
 
 def test_commit_that_is_none_is_one_sentence() -> None:
