@@ -141,7 +141,7 @@ def test_a_worker_that_spins_while_it_waits_is_seen(digits: Dataset, tmp_path: P
 
 def test_phases_conditions_and_floor_are_recorded(digits: Dataset, tmp_path: Path) -> None:
     """Of a real run no column of any table stays empty, but those that it has no occasion for."""
-    run(digits, tmp_path / "out", "scikit-learn", epochs=6, train_images=1500, slice_steps=40, aa=True)
+    run(digits, tmp_path / "out", "scikit-learn", epochs=3, train_images=900, slice_steps=30, aa=True)
     results = load(tmp_path / "out")
     unreached = {"epochs_to_target", "train_seconds_to_target", "own_seconds_to_target", "device_memory_peak_bytes"}
     assert results.runs.columns[results.runs.isna().any()].tolist() == [c for c in results.runs if c in unreached]
