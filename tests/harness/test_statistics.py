@@ -75,7 +75,7 @@ def count(seed: int, autocorrelation: float, has_outliers: bool) -> tuple[int, i
 @pytest.mark.parametrize("autocorrelation", [0.0, 0.5])
 @pytest.mark.parametrize("has_outliers", [False, True])
 def test_the_interval_covers_the_true_ratio(autocorrelation: float, has_outliers: bool) -> None:
-    """In 92 to 97 % of the 2,000 runs of each seed, taken together; equal backends are called different in at most 7 %."""
+    """In 92 to 97 % of all seeds' runs, 2,000 of each; equal backends are called different in at most 7 %."""
     counts = [count(seed, autocorrelation, has_outliers) for seed in range(SEEDS)]
     covered, claimed = map(sum, zip(*counts, strict=True))
     assert 0.92 <= covered / (SEEDS * RUNS) <= 0.97
