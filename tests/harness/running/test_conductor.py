@@ -15,7 +15,7 @@ from lockstep_bench.harness.checks.equivalence import allowed_disagreements
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.machine.environment import available_cpus
-from lockstep_bench.harness.problem import Defaults, Problem
+from lockstep_bench.harness.problem import Defaults
 from lockstep_bench.harness.records.format import (
     Block,
     BuildEvent,
@@ -32,6 +32,7 @@ from lockstep_bench.harness.running.conductor import conduct
 from lockstep_bench.harness.running.plan import make_plan
 from lockstep_bench.harness.running.process_guard import guard
 from lockstep_bench.harness.running.worker_process import THREAD_VARIABLES, WorkerProcess
+from support.once import once
 
 BROKEN = Path(__file__).parents[2] / "broken"
 SMALL: dict[str, Any] = {"epochs": 2, "train_images": 300, "slice_steps": 8, "turn_timeout": 60.0}
@@ -90,12 +91,14 @@ def ends(events: list[Event]) -> dict[str | None, EndEvent]:
 
 
 @pytest.fixture(scope="module")
-def everyone(mnist: Dataset, compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of a run of all backends on MNIST, with all its test images."""
-    out = tmp_path_factory.mktemp("everyone") / "out"
-    plan = make_plan(mnist, epochs=2, train_images=3000, slice_steps=48)
-    conduct(plan, mnist.folder, out, extras=False, caches=compiled)
-    return out
+def everyone(mnist: Dataset, compiled: Path, shared: Path) -> Path:
+    """The results of a run of all backends on MNIST, with one thread and all its test images."""
+
+    def make(out: Path) -> None:
+        plan = make_plan(mnist, epochs=2, train_images=3000, slice_steps=48, threads=1)
+        conduct(plan, mnist.folder, out, extras=False, caches=compiled)
+
+    return once(shared / "everyone", make)
 
 
 @pytest.mark.frameworks
@@ -203,17 +206,16 @@ def test_extras_can_be_left_out(digits: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.frameworks
+@pytest.mark.mnist
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", registered())
-def test_threads_are_what_was_asked_for(digits: Dataset, compiled: Path, tmp_path: Path, name: str) -> None:
+def test_threads_are_what_was_asked_for(everyone: Path, name: str) -> None:
     """With one thread asked for, no library of any framework has more, and one CPU is all that it may use."""
-    with WorkerProcess(
-        name, dtype="float32", device="cpu", threads=1, log=tmp_path / "log", timeout=200.0, caches=compiled
-    ) as worker:
-        worker.start()
-        build = worker.build(Problem(), 0, digits.folder, 300)
-        assert len(psutil.Process(worker.process.pid).cpu_affinity()) == 1
-    assert {pool["num_threads"] for pool in build["pools"]} <= {1}
-    assert {build["variables"][variable] for variable in THREAD_VARIABLES} == {"1"}
+    events = [event for event in events_of(everyone) if getattr(event, "backend", None) == name]
+    [build] = [event for event in events if isinstance(event, BuildEvent)]
+    assert {pool["num_threads"] for pool in build.pools} <= {1}
+    assert {build.variables[variable] for variable in THREAD_VARIABLES} == {"1"}
+    assert {len(event.affinity) for event in events if isinstance(event, EvaluationEvent)} == {1}
 
 
 @pytest.mark.usefixtures("all_cpus")
