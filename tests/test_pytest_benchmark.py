@@ -12,6 +12,7 @@ import pytest
 from lockstep_bench.harness import compare
 from lockstep_bench.harness.machine.environment import available_cpus, machine_name
 from support.command import nowhere_to_get_mnist
+from support.once import once
 
 ROOT = Path(__file__).parents[1]
 pytestmark = [pytest.mark.frameworks, pytest.mark.timeout(900)]
@@ -35,17 +36,20 @@ def suite(*arguments: str | Path, folder: Path, **variables: str) -> subprocess.
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def measured(shared: Path) -> Path:
     """The folder of a run of two backends, saved in every way that pytest-benchmark has."""
-    folder = tmp_path_factory.mktemp("benchmarks")
-    done = suite(
-        *("--backends", "numpy,scikit-learn", "--rounds", "6", f"--benchmark-json={folder / 'a.json'}"),
-        *("--benchmark-save=first", f"--benchmark-histogram={folder / 'times'}"),
-        folder=folder,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 passed" in done.stdout
-    return folder
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        done = suite(
+            *("--backends", "numpy,scikit-learn", "--rounds", "6", f"--benchmark-json={folder / 'a.json'}"),
+            *("--benchmark-save=first", f"--benchmark-histogram={folder / 'times'}"),
+            folder=folder,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "6 passed" in done.stdout
+
+    return once(shared / "benchmarks", make)
 
 
 def benchmarks(file: Path) -> dict[str, Any]:

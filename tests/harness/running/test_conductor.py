@@ -16,7 +16,7 @@ from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.data.find import find_dataset
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.machine.environment import available_cpus
-from lockstep_bench.harness.problem import Defaults, Problem
+from lockstep_bench.harness.problem import Defaults
 from lockstep_bench.harness.records.format import (
     Block,
     BuildEvent,
@@ -34,6 +34,7 @@ from lockstep_bench.harness.running.conductor import conduct
 from lockstep_bench.harness.running.plan import make_plan
 from lockstep_bench.harness.running.process_guard import guard
 from lockstep_bench.harness.running.worker_process import THREAD_VARIABLES, WorkerProcess
+from support.once import once
 from support.small_mnist import write_folder
 
 BROKEN = Path(__file__).parents[2] / "broken"
@@ -93,12 +94,14 @@ def ends(events: list[Event]) -> dict[str | None, EndEvent]:
 
 
 @pytest.fixture(scope="module")
-def everyone(mnist: Dataset, compiled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of a run of all backends on MNIST, with all its test images."""
-    out = tmp_path_factory.mktemp("everyone") / "out"
-    plan = make_plan(mnist, epochs=2, train_images=3000, slice_steps=48)
-    conduct(plan, mnist.folder, out, extras=False, caches=compiled)
-    return out
+def everyone(mnist: Dataset, compiled: Path, shared: Path) -> Path:
+    """The results of a run of all backends on MNIST, with one thread and all its test images."""
+
+    def make(out: Path) -> None:
+        plan = make_plan(mnist, epochs=2, train_images=3000, slice_steps=48, threads=1)
+        conduct(plan, mnist.folder, out, extras=False, caches=compiled)
+
+    return once(shared / "everyone", make)
 
 
 @pytest.mark.frameworks
@@ -144,7 +147,7 @@ def test_a_worker_that_spins_while_it_waits_is_seen(digits: Dataset, tmp_path: P
 
 def test_phases_conditions_and_floor_are_recorded(digits: Dataset, tmp_path: Path) -> None:
     """Of a real run no column of any table stays empty, but those that it has no occasion for."""
-    run(digits, tmp_path / "out", "scikit-learn", epochs=6, train_images=1500, slice_steps=40, aa=True)
+    run(digits, tmp_path / "out", "scikit-learn", epochs=3, train_images=900, slice_steps=30, aa=True)
     results = load(tmp_path / "out")
     unreached = {"epochs_to_target", "train_seconds_to_target", "own_seconds_to_target", "device_memory_peak_bytes"}
     assert results.runs.columns[results.runs.isna().any()].tolist() == [c for c in results.runs if c in unreached]
@@ -265,17 +268,16 @@ def test_extras_can_be_left_out(digits: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.frameworks
+@pytest.mark.mnist
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", registered())
-def test_threads_are_what_was_asked_for(digits: Dataset, compiled: Path, tmp_path: Path, name: str) -> None:
+def test_threads_are_what_was_asked_for(everyone: Path, name: str) -> None:
     """With one thread asked for, no library of any framework has more, and one CPU is all that it may use."""
-    with WorkerProcess(
-        name, dtype="float32", device="cpu", threads=1, log=tmp_path / "log", timeout=200.0, caches=compiled
-    ) as worker:
-        worker.start()
-        build = worker.build(Problem(), 0, digits.folder, 300)
-        assert len(psutil.Process(worker.process.pid).cpu_affinity()) == 1
-    assert {pool["num_threads"] for pool in build["pools"]} <= {1}
-    assert {build["variables"][variable] for variable in THREAD_VARIABLES} == {"1"}
+    events = [event for event in events_of(everyone) if getattr(event, "backend", None) == name]
+    [build] = [event for event in events if isinstance(event, BuildEvent)]
+    assert {pool["num_threads"] for pool in build.pools} <= {1}
+    assert {build.variables[variable] for variable in THREAD_VARIABLES} == {"1"}
+    assert {len(event.affinity) for event in events if isinstance(event, EvaluationEvent)} == {1}
 
 
 @pytest.mark.usefixtures("all_cpus")

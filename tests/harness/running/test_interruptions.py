@@ -27,6 +27,7 @@ from lockstep_bench.harness.running.conductor import conduct
 from lockstep_bench.harness.running.plan import make_plan
 from lockstep_bench.harness.tables.results import load
 from support.command import LOCKSTEP, lockstep, lockstep_process
+from support.once import once
 
 KILLS = int(os.environ.get("LOCKSTEP_TEST_KILLS", "4"))
 """200 in `tox -e endurance`."""
@@ -302,13 +303,16 @@ def test_a_run_whose_reader_goes_away_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def broken_off(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def broken_off(digits: Dataset, shared: Path) -> Path:
     """The results of a run of NumPy with two seeds, the second of which breaks off."""
-    out, plan = tmp_path_factory.mktemp("run") / "out", make_plan(digits, ["numpy"], **{**PLAN, "epochs": 1})
-    conduct(plan, digits.folder, out, extras=False)
-    last = block_path(out, plan.blocks[-1], "jsonl")
-    last.write_bytes(last.read_bytes()[:-200])
-    return out
+
+    def make(out: Path) -> None:
+        plan = make_plan(digits, ["numpy"], **{**PLAN, "epochs": 1})
+        conduct(plan, digits.folder, out, extras=False)
+        last = block_path(out, plan.blocks[-1], "jsonl")
+        last.write_bytes(last.read_bytes()[:-200])
+
+    return once(shared / "broken-off", make)
 
 
 @pytest.fixture

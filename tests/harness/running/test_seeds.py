@@ -28,6 +28,7 @@ from lockstep_bench.harness.running.seeds import plan_seeds, train_seeds
 from lockstep_bench.harness.tables.seeds_tables import SeedsResults, load_seeds, spread
 from lockstep_bench.harness.worker.metrics import score
 from support.command import LOCKSTEP, lockstep
+from support.once import once
 
 pytestmark = pytest.mark.frameworks
 COUNT, EPOCHS, IMAGES = 3, 2, 157
@@ -53,12 +54,14 @@ def plan_of(digits: Dataset, **options: int) -> SeedsPlan:
 
 
 @pytest.fixture(scope="module")
-def trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(digits: Dataset, shared: Path) -> Path:
     """A folder of three seeds, with its report."""
-    out = tmp_path_factory.mktemp("seeds") / "out"
-    train_seeds(plan_of(digits), digits.folder, out)
-    write_seeds_report(out)
-    return out
+
+    def make(out: Path) -> None:
+        train_seeds(plan_of(digits), digits.folder, out)
+        write_seeds_report(out)
+
+    return once(shared / "seeds", make)
 
 
 def changed(trained: Path, folder: Path, block: str, change: Change) -> SeedsResults:

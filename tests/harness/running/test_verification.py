@@ -78,11 +78,14 @@ def failed(verification: Verification) -> list[str]:
 @pytest.mark.mnist
 @pytest.mark.parametrize("backend", registered())
 def test_every_backend_passes_on_mnist(on_mnist: Verifier, backend: str) -> None:
-    """The contract, 150 steps in float32 that end within 2e-5 of where the oracle went, and a run in lockstep."""
-    verification = verify(on_mnist, backend)
+    """The contract, and 150 steps in float32 that end within 2e-5 of where the oracle went.
+
+    `test_conductor.py` has the third part, a run in lockstep, of all backends at once.
+    """
+    verification = verify(on_mnist, backend, "contract", "identity")
     assert verification.passed, list(verification.lines())
     assert [line.split(",")[0] for line in verification.lines()] == [
-        f"ok     {backend}: {part}" for part in get_args(Part)
+        f"ok     {backend}: {part}" for part in ("contract", "identity")
     ]
     identity = [outcome for outcome in verification.outcomes if outcome.part == "identity"]
     assert {outcome.tolerance for outcome in identity if "weights" in outcome.check} == {FLOAT32_LIMIT}
