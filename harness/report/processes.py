@@ -73,6 +73,7 @@ class Processes:
         self._started: list[Ahead[object]] = []
 
     def __enter__(self) -> Self:
+        gc.freeze()  # what was imported need not be looked through again, and its pages stay shared
         return self
 
     def __exit__(
@@ -80,6 +81,7 @@ class Processes:
     ) -> None:
         for ahead in self._started:
             ahead.stop()
+        gc.unfreeze()
 
     def has_room(self) -> bool:
         """Return whether one more process may be started."""
