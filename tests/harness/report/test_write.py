@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lockstep_bench.harness.data import figures
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.report.charts import cost
 from lockstep_bench.harness.report.page import pictures
@@ -53,7 +54,7 @@ def test_figures_of_a_dataset_are_drawn_once(tmp_path: Path, digits: Dataset, mo
     kept = replace(digits, folder=tmp_path)
     first = pictures.of_dataset(kept)
     (tmp_path / "components-000000000000.webp").touch()  # of an earlier version
-    monkeypatch.setattr(pictures.figures, "FIGURES", {})
+    monkeypatch.setattr(figures, "FIGURES", {})
     assert pictures.of_dataset(kept) == first
     monkeypatch.undo()
     monkeypatch.setattr(pictures, "_drawn_by", lambda: "another")
