@@ -8,13 +8,13 @@ too narrow.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from math import ceil
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special  # not scipy.stats: its import takes longer than all that is computed here
 
 Floats = NDArray[np.floating[Any]]
 
@@ -121,9 +121,13 @@ def plausible_medians(sample: Floats, resamples: int = RESAMPLES, seed: int = 0)
 
 @cache
 def _order_places(samples: int) -> tuple[int, int]:
-    """Which of so many samples, sorted, are the ends of their median's interval from the order alone."""
-    ends = stats.quantile_test(np.arange(samples)).confidence_interval(LEVEL)
-    return int(ends.low), int(ends.high)
+    """Return the places, in sorted samples, of the ends of their median's interval from the order alone.
+
+    The number of samples below the median is binomial; `scipy.stats.quantile_test` gives the same ends.
+    """
+    at_most = special.bdtr(np.arange(samples), samples, 0.5)
+    low = int(np.searchsorted(at_most, (1 - LEVEL) / 2))
+    return low - 1, samples - low
 
 
 def _p_value(drawn: Floats) -> float:
@@ -139,13 +143,33 @@ def interval(values: Floats) -> tuple[float, float]:
 
 
 def resampled_medians(sample: Floats, length: int, resamples: int, seed: int) -> Floats:
-    """Medians, (resamples,), of samples drawn in blocks of `length` neighbours; the same draws for the same seed."""
-    starts = np.random.default_rng(seed).integers(
-        0, len(sample) - length + 1, (resamples, -(-len(sample) // length), 1)
-    )
-    drawn = sample[(starts + np.arange(length)).reshape(resamples, -1)[:, : len(sample)]]
-    medians: Floats = np.median(drawn, axis=1)
+    """Medians, (resamples,), of samples drawn in blocks of `length` neighbours; the same draws for the same seed.
+
+    No resample is laid out or sorted. The sample's values are taken in ascending order, and for each resample its
+    values up to the current one are counted. Where the count reaches the middle is the median.
+    """
+    count, order = len(sample), np.argsort(sample)
+    drawn = _times_drawn(count, length, resamples, seed)
+    at_most = np.zeros(resamples, drawn.dtype)
+    low, high = np.zeros(resamples, np.intp), np.zeros(resamples, np.intp)  # places of the middle one or two, in order
+    for place in order:
+        at_most += drawn[place]
+        low += at_most <= (count - 1) // 2
+        high += at_most <= count // 2
+    ordered = sample[order]
+    medians: Floats = (ordered[low] + ordered[high]) / 2
     return medians
+
+
+@lru_cache(maxsize=1)  # all pairs of backends have the same draws, if all came through
+def _times_drawn(samples: int, length: int, resamples: int, seed: int) -> NDArray[np.unsignedinteger[Any]]:
+    """Count how often each sample is in each resample: (samples, resamples)."""
+    generator = np.random.default_rng(seed)
+    starts = generator.integers(0, samples - length + 1, (resamples, -(-samples // length)))
+    drawn = np.zeros((samples, resamples), np.min_scalar_type(samples))
+    for place in range(samples):  # of a resample; its last block may be cut short
+        drawn[starts[:, place // length] + place % length, np.arange(resamples)] += 1
+    return drawn
 
 
 @cache
@@ -161,7 +185,7 @@ def _stretch(samples: int, length: int) -> float:
       2 / pi * arcsin(phi**h) over h rounds. Their long-run variance against that within blocks of L is what is lost.
     """
     blocks = samples / length
-    student = stats.t.ppf((1 + LEVEL) / 2, max(blocks - 1, 1)) / stats.norm.ppf((1 + LEVEL) / 2)
+    student = special.stdtrit(max(blocks - 1, 1), (1 + LEVEL) / 2) / special.ndtri((1 + LEVEL) / 2)
     lags = np.arange(1, 100)
     correlation = 2 / np.pi * np.arcsin(AUTOCORRELATION**lags)
     kept = 1 + 2 * np.sum(np.maximum(1 - lags / length, 0) * correlation)
@@ -262,12 +286,15 @@ def outliers(values: Floats) -> NDArray[np.bool_]:
 
 def robust_deviation(values: Floats) -> float:
     """The standard deviation that normal values with this median absolute deviation have; 0 for none."""
-    return float(stats.median_abs_deviation(values, scale="normal")) if len(values) else 0.0
+    if not len(values):
+        return 0.0
+    return float(np.median(np.abs(values - np.median(values))) / special.ndtri(0.75))
 
 
 def mean_interval(values: Floats) -> tuple[float, float]:
     """Student's 95 % interval for the mean of independent values, (n,); not a number for fewer than two."""
     if len(values) < 2:
         return np.nan, np.nan
-    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * stats.sem(values)
+    error = np.std(values, ddof=1) / len(values) ** 0.5
+    half = special.stdtrit(len(values) - 1, (1 + LEVEL) / 2) * error
     return float(np.mean(values) - half), float(np.mean(values) + half)

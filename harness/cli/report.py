@@ -148,7 +148,8 @@ def report_sweep(folder: Path, formats: Sequence[str] = ()) -> "SweepResults":
     from lockstep_bench.harness.report.charts import FORMATS
     from lockstep_bench.harness.report.write import write_sweep_report
 
-    results = write_sweep_report(folder, [*FORMATS, *formats])
+    with activity("writing the report") as stage:
+        results = write_sweep_report(folder, [*FORMATS, *formats], stage)
     console.print(sweep_summary.title(results), style="bold", **PLAIN)
     for sentence in (*sweep_summary.failures(results), *sweep_summary.sentences(results)):
         console.print(f"- {sentence}", **PLAIN)
@@ -163,7 +164,8 @@ def report_seeds(folder: Path) -> "SeedsResults":
     from lockstep_bench.harness.report.seeds_summary import sentences
     from lockstep_bench.harness.report.write import write_seeds_report
 
-    results = write_seeds_report(folder)
+    with activity("writing the report") as stage:
+        results = write_seeds_report(folder, stage)
     for sentence in sentences(results):
         console.print(f"- {sentence}", **PLAIN)
     console.print(f"The table, the answer and the charts are in {folder}", **PLAIN)

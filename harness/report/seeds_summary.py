@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lockstep_bench.harness.checks.equivalence import GATE_WEIGHTS, allowed_disagreements
 from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
+from lockstep_bench.harness.records.whole_files import write_whole
 from lockstep_bench.harness.tables.results import dataset_title, each
 from lockstep_bench.harness.tables.seeds_tables import QUANTILES, SeedsResults, Spread, checks, spread
 from lockstep_bench.harness.wording import counted
@@ -13,7 +14,7 @@ from lockstep_bench.harness.wording import counted
 
 def write_seeds_summary(folder: Path, results: SeedsResults) -> None:
     """Write seeds.md into a results folder."""
-    (folder / "seeds.md").write_text(page(results), encoding="utf-8", newline="\n")
+    write_whole(folder / "seeds.md", page(results))
 
 
 def page(results: SeedsResults) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from lockstep_bench.harness.errors import UsageError
+from lockstep_bench.harness.records.whole_files import write_whole
 from lockstep_bench.harness.report.charts import write_ratios
 from lockstep_bench.harness.report.summary import answer, ratio_cell
 from lockstep_bench.harness.tables.results import COLUMNS, Results, parts, title, write_table
@@ -30,7 +31,7 @@ def write_side_by_side(out: Path, each: Mapping[Path, Results]) -> None:
     for table in COLUMNS:
         own = [getattr(results, table).assign(results=name) for name, results in named.items()]
         write_table(out, table, pd.concat(own)[["results", *COLUMNS[table]]])
-    (out / "summary.md").write_text(_page(named), encoding="utf-8", newline="\n")
+    write_whole(out / "summary.md", _page(named))
     write_ratios(out, _columns(named))
 
 

@@ -11,6 +11,7 @@ from pandas import DataFrame, Series
 from lockstep_bench.harness.checks.equivalence import allowed_disagreements
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
+from lockstep_bench.harness.records.whole_files import write_whole
 from lockstep_bench.harness.tables.comparisons import NODES, RULES
 from lockstep_bench.harness.tables.results import NOT_IDENTICAL, Part, Results, each, parts, title
 from lockstep_bench.harness.tables.views import came_through, dense_floor
@@ -51,7 +52,7 @@ METHOD: Final = (
 
 def write_summary(folder: Path, results: Results) -> None:
     """Write summary.md into a results folder."""
-    (folder / "summary.md").write_text(page(results), encoding="utf-8", newline="\n")
+    write_whole(folder / "summary.md", page(results))
 
 
 def write_latex(folder: Path, results: Results) -> None:
@@ -66,7 +67,7 @@ def write_latex(folder: Path, results: Results) -> None:
         table = DataFrame(texts_of_rows, columns=names)
         caption = caption.translate(LATEX)
         texts.append(table.to_latex(index=False, escape=False, column_format=layout, caption=caption, position="tbp"))
-    (folder / "summary.tex").write_text("\n".join(texts), encoding="utf-8", newline="\n")
+    write_whole(folder / "summary.tex", "\n".join(texts))
 
 
 def narrow_cells(results: Results) -> Iterator[list[str]]:

@@ -8,6 +8,7 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from lockstep_bench.harness.records.sweep_grid import Sweep, call_point
+from lockstep_bench.harness.records.whole_files import write_whole
 from lockstep_bench.harness.report.summary import ratio_cell
 from lockstep_bench.harness.statistics import FEWEST
 from lockstep_bench.harness.tables.results import each
@@ -45,7 +46,7 @@ def title(results: SweepResults) -> str:
 
 def write_sweep_summary(folder: Path, results: SweepResults) -> None:
     """Write sweep.md into a sweep's folder."""
-    (folder / "sweep.md").write_text(page(results), encoding="utf-8", newline="\n")
+    write_whole(folder / "sweep.md", page(results))
 
 
 def page(results: SweepResults) -> str:

@@ -13,6 +13,7 @@ from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.problem import Defaults
 from lockstep_bench.harness.records import raw_files
 from lockstep_bench.harness.records.format import Plan
+from lockstep_bench.harness.records.whole_files import written_whole
 from lockstep_bench.harness.tables.comparisons import CONDITIONS, ratio_rows, summary_rows
 from lockstep_bench.harness.tables.runs import Run, epoch_rows, run_row, runs_of, turn_rows
 from lockstep_bench.harness.wording import counted
@@ -193,7 +194,8 @@ def write_table(folder: Path, name: str, table: DataFrame, decimals: Mapping[str
     """Write one of them, rounded to the decimals of each column; no text in it is one that a spreadsheet would run."""
     texts = table.select_dtypes(exclude="number").columns  # whatever this version of pandas calls a text
     safe = table.assign(**{column: table[column].map(_no_formula) for column in texts})
-    safe.round(dict(decimals)).to_csv(folder / f"{name}.csv", index=False, lineterminator="\n", encoding="utf-8")
+    with written_whole(folder / f"{name}.csv") as path:
+        safe.round(dict(decimals)).to_csv(path, index=False, lineterminator="\n", encoding="utf-8")
 
 
 def _no_formula(cell: object) -> object:

@@ -7,7 +7,6 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import pandas as pd
 from pandas import DataFrame
-from scipy import stats
 
 from lockstep_bench.harness.checks.equivalence import gate
 from lockstep_bench.harness.errors import LockstepError
@@ -174,6 +173,8 @@ class Spread(NamedTuple):
 
 def spread(results: SeedsResults, target: float) -> Spread | None:
     """Of the seeds that count; none where there are none."""
+    from scipy import stats  # which takes longer to import than most tables to make
+
     epochs = range(1, results.plan.problem.epochs + 1)
     by_epoch = np.array([results.errors(epoch) for epoch in epochs])
     if not by_epoch.size:

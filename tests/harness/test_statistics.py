@@ -2,7 +2,7 @@
 
 import os
 from functools import cache
-from math import log
+from math import ceil, log
 
 import numpy as np
 import pytest
@@ -146,6 +146,30 @@ def test_a_block_is_a_run_of_neighbours() -> None:
     assert set(resampled_medians(np.arange(7.0), 7, 50, 0)) == {3.0}
     assert set(resampled_medians(np.array([-1.0, 1.0] * 4), 2, 500, 0)) == {0.0}
     assert set(resampled_medians(np.array([0.0, 9.0, 9.0, 9.0, 0.0]), 4, 500, 0)) == {9.0}
+
+
+@pytest.mark.parametrize("samples", [6, 7, 20, 41, 255, 256, 300])
+def test_resampled_medians_are_those_of_samples_laid_out(samples: int) -> None:
+    """As many values of each block as the sample has room for; some values are equal, and their order says nothing."""
+    sample = np.random.default_rng(samples).normal(size=samples).round(1)
+    length, resamples = ceil(samples ** (1 / 3)), 200
+    starts = np.random.default_rng(3).integers(0, samples - length + 1, (resamples, -(-samples // length), 1))
+    laid_out = sample[(starts + np.arange(length)).reshape(resamples, -1)[:, :samples]]
+    assert np.array_equal(resampled_medians(sample, length, resamples, seed=3), np.median(laid_out, axis=1))
+
+
+@pytest.mark.parametrize("samples", [6, 7, 20, 41, 160, 800, 2999])
+def test_the_interval_from_the_order_alone_is_scipys(samples: int) -> None:
+    """Of the values 0, 1, ... each is its own place."""
+    ends = stats.quantile_test(np.arange(samples)).confidence_interval(0.95)
+    found = estimate(np.arange(float(samples)), resamples=10)
+    assert (found.order_low, found.order_high) == (ends.low, ends.high)
+
+
+def test_robust_deviation_is_scipys() -> None:
+    """The median absolute deviation in units of a normal distribution's."""
+    sample = np.random.default_rng(0).normal(size=41)
+    assert robust_deviation(sample) == stats.median_abs_deviation(sample, scale="normal")
 
 
 def test_both_directions_of_a_pair_agree() -> None:

@@ -5,15 +5,16 @@ drawn thin up to its last epoch, which is crossed out.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
-from matplotlib.style import context
-
+from lockstep_bench.harness.data.cache import Say
 from lockstep_bench.harness.report.charts import cost, learning, network
-from lockstep_bench.harness.report.charts.frame import STYLE, save
+from lockstep_bench.harness.report.charts.frame import Chart, Named, draw
+from lockstep_bench.harness.report.processes import Processes
 from lockstep_bench.harness.tables.learnt import Learnt
 from lockstep_bench.harness.tables.results import Results, parts
 
@@ -25,31 +26,30 @@ def write_charts(
     results: Results,
     learnt: Learnt | None = None,
     formats: Sequence[str] = FORMATS,
+    processes: Processes | None = None,
+    say: Say = lambda _: None,
 ) -> list[Path]:
     """Draw every chart into `charts/` of a results folder and return the paths.
 
     With several machines or numbers of threads, into a folder for each, numbered as by `parts`:
     `charts/1-2-threads`, and `charts/ratios` has them side by side.
     """
-    paths: list[Path] = []
-    with context(["default", STYLE]):  # not the user's own settings: the same tables give the same bytes
-        several = parts(results)
-        for number, part in enumerate(several, start=1):
-            own = re.sub("[^a-z0-9]+", "-", f"{number} {part.name}".lower())
-            target = folder / "charts" / (own if len(several) > 1 else "")
-            target.mkdir(parents=True, exist_ok=True)
-            for name, figure in chain(learning.figures(part.results), cost.figures(part.results)):
-                paths += save(figure, target, name, formats)
-        if len(several) > 1:
-            paths += write_ratios(folder, {part.name: part.results for part in several})
-        for name, figure in network.figures(results, learnt) if learnt else ():
-            paths += save(figure, folder / "charts", name, formats)
-    return paths
+    charts = [Chart(folder / "charts" / name, figure) for name, figure in _figures(results, learnt)]
+    return draw(charts, formats, processes, say)
+
+
+def _figures(results: Results, learnt: Learnt | None) -> Iterator[Named]:
+    """Each chart's path within `charts/`, and what makes its figure."""
+    several = parts(results)
+    for number, part in enumerate(several, start=1):
+        own = re.sub("[^a-z0-9]+", "-", f"{number} {part.name}".lower())
+        for name, figure in chain(learning.figures(part.results), cost.figures(part.results)):
+            yield f"{own}/{name}" if len(several) > 1 else name, figure
+    if len(several) > 1:
+        yield "ratios", partial(cost.ratios, {part.name: part.results for part in several})
+    yield from network.figures(results, learnt) if learnt else ()
 
 
 def write_ratios(folder: Path, columns: Mapping[str, Results]) -> list[Path]:
     """Draw `charts/ratios` into a folder: every backend's ratio to the reference in each of several results."""
-    target = folder / "charts"
-    target.mkdir(parents=True, exist_ok=True)
-    with context(["default", STYLE]):
-        return list(save(cost.ratios(columns), target, "ratios", FORMATS))
+    return draw([Chart(folder / "charts" / "ratios", partial(cost.ratios, columns))], FORMATS)

@@ -1,6 +1,7 @@
 """What training costs: time per step, ratios, the phases of a run, memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ from pandas import DataFrame, Series
 
 from lockstep_bench.harness.report.charts.frame import (
     LINE,
+    Named,
     beside,
     headed,
     legend,
@@ -29,13 +31,14 @@ ROW = 0.36
 """Inches of a row."""
 
 
-def figures(results: Results) -> Iterator[tuple[str, Figure]]:
+def figures(results: Results) -> Iterator[Named]:
     """Every chart of this file about one folder's results, with its file's name."""
-    yield "time_and_error", _time_and_error(results)
-    yield "step_time", _step_time(results)
-    yield "phases", _stacked(results, "phases", "A whole run, had it the machine for itself", "seconds", views.phases)
-    yield "memory", _stacked(results, "memory", "Resident memory at its peak", "MiB", views.memory)
-    yield "ratio_by_round", _ratio_by_round(results)
+    yield "time_and_error", partial(_time_and_error, results)
+    yield "step_time", partial(_step_time, results)
+    whole_run = "A whole run, had it the machine for itself"
+    yield "phases", partial(_stacked, results, "phases", whole_run, "seconds", views.phases)
+    yield "memory", partial(_stacked, results, "memory", "Resident memory at its peak", "MiB", views.memory)
+    yield "ratio_by_round", partial(_ratio_by_round, results)
 
 
 def _rows(results: Results, name: str, what: str) -> tuple[Figure, list[Look]]:

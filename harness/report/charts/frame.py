@@ -1,17 +1,23 @@
-"""What all charts have in common: the style, the heading, the way they are written, and curves of a backend."""
+"""What all charts have in common: the style, the heading, the way they are drawn, and curves of a backend."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from textwrap import shorten, wrap
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.style import context
 from matplotlib.ticker import MaxNLocator
 from pandas import Series
 
+from lockstep_bench.harness.data.cache import Say
+from lockstep_bench.harness.records.whole_files import write_whole
 from lockstep_bench.harness.report.looks import Look, looks
+from lockstep_bench.harness.report.processes import Processes
 from lockstep_bench.harness.tables.results import NOT_IDENTICAL, Results, title
 from lockstep_bench.harness.wording import counted
 
@@ -42,18 +48,56 @@ DATELESS: Final[Any] = {
 """By format what matplotlib is to leave out, so that the same tables give the same bytes."""
 
 
-def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> Iterator[Path]:
-    """Write a figure in every format, without a date; its layout, half of the work, is found once for all of them."""
+Named = tuple[str, Callable[[], Figure]]
+"""A chart's name, and what makes its figure."""
+
+
+class Chart(NamedTuple):
+    """A chart that is still to be drawn: its path without a suffix, and what makes its figure."""
+
+    path: Path
+    figure: Callable[[], Figure]
+
+
+def draw(
+    charts: Sequence[Chart],
+    formats: Sequence[str],
+    processes: Processes | None = None,
+    say: Say = lambda _: None,
+) -> list[Path]:
+    """Draw charts in every format, as many at a time as there are CPUs; write the files and return their paths.
+
+    No file is written before all charts are drawn.
+    """
+    with context(["default", STYLE]), Processes() as own:  # not the user's own settings: the same bytes everywhere
+        contents = (processes or own).map(
+            [partial(_drawn, chart, formats) for chart in charts],
+            begin=lambda number: say(f"charts: {number + 1} of {len(charts)}"),
+        )
+    paths = []
+    for chart, by_format in zip(charts, contents, strict=True):
+        chart.path.parent.mkdir(parents=True, exist_ok=True)
+        for suffix, content in zip(formats, by_format, strict=True):
+            paths.append(chart.path.with_name(f"{chart.path.name}.{suffix}"))
+            write_whole(paths[-1], content)
+    return paths
+
+
+def _drawn(chart: Chart, formats: Sequence[str]) -> list[bytes]:
+    """Return a chart's files without a date. The layout, half of the work, is found once for all formats."""
+    figure = chart.figure()
     if layout := figure.get_layout_engine():
         layout.execute(figure)
         figure.set_layout_engine(None)  # with "none" each format would be drawn once more, for a layout that it has
     for axes in figure.axes:  # the last bits of a layout are the CPU's, and an SVG names its clip paths by all of them
         left, bottom, width, height = (round(edge, 6) for edge in axes.get_position(original=True).bounds)
         axes.set_position((left, bottom, width, height), which="original")
+    contents = []
     for suffix in formats:
-        path = folder / f"{name}.{suffix}"
-        figure.savefig(path, dpi=200, metadata=DATELESS[suffix])
-        yield path
+        file = BytesIO()
+        figure.savefig(file, dpi=200, metadata=DATELESS[suffix], format=suffix)
+        contents.append(file.getvalue())
+    return contents
 
 
 def new_figure(results: Results, what: str, height: float, note: str = "") -> Figure:

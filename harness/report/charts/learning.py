@@ -1,6 +1,7 @@
 """How the networks learn: loss, accuracy and error by epoch and by training time, seeds, and the lockstep check."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 from matplotlib.axes import Axes
@@ -10,6 +11,7 @@ from matplotlib.lines import Line2D
 from lockstep_bench.harness.checks.equivalence import allowed_disagreements
 from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.report.charts.frame import (
+    Named,
     curves,
     epoch_ticks,
     from_zero,
@@ -29,15 +31,15 @@ SPLITS: Final[Any] = {
 }
 
 
-def figures(results: Results) -> Iterator[tuple[str, Figure]]:
+def figures(results: Results) -> Iterator[Named]:
     """Every chart of this file, with its file's name."""
     results = with_curves(results)
-    yield "loss", _small_multiples(results, "loss", "cross-entropy (nats)", "Loss by epoch")
-    yield "accuracy", _small_multiples(results, "accuracy_percent", "accuracy (%)", "Accuracy by epoch")
-    yield "error_by_epoch", _error_by_epoch(results)
-    yield "error_by_seconds", _error_by_seconds(results)
-    yield "error_by_seed", _error_by_seed(results)
-    yield "disagreements", _disagreements(results)
+    yield "loss", partial(_small_multiples, results, "loss", "cross-entropy (nats)", "Loss by epoch")
+    yield "accuracy", partial(_small_multiples, results, "accuracy_percent", "accuracy (%)", "Accuracy by epoch")
+    yield "error_by_epoch", partial(_error_by_epoch, results)
+    yield "error_by_seconds", partial(_error_by_seconds, results)
+    yield "error_by_seed", partial(_error_by_seed, results)
+    yield "disagreements", partial(_disagreements, results)
 
 
 def _small_multiples(results: Results, quantity: str, unit: str, what: str) -> Figure:

@@ -4,11 +4,12 @@ Those of the data are the same for all results on it: `lockstep data --figures` 
 """
 
 from collections.abc import Iterator
+from functools import partial
 
 from matplotlib.figure import Figure
 
 from lockstep_bench.harness.data.figures import CLASSES
-from lockstep_bench.harness.report.charts.frame import headed
+from lockstep_bench.harness.report.charts.frame import Named, headed
 from lockstep_bench.harness.tables.learnt import IN_A_ROW, SIDE, Learnt, tiled
 from lockstep_bench.harness.tables.results import NOT_IDENTICAL, Results, title
 
@@ -16,13 +17,13 @@ GAP = 16
 """Pixels between mistakes, where the words are."""
 
 
-def figures(results: Results, learnt: Learnt) -> Iterator[tuple[str, Figure]]:
+def figures(results: Results, learnt: Learnt) -> Iterator[Named]:
     """Every chart of this file that there is something for, with its file's name."""
-    yield "hidden_units", _hidden_units(results, learnt)
+    yield "hidden_units", partial(_hidden_units, results, learnt)
     if learnt.mistakes:
-        yield "mistakes", _mistakes(results, learnt)
+        yield "mistakes", partial(_mistakes, results, learnt)
     if learnt.confusion is not None:
-        yield "confusion", _confusion(results, learnt)
+        yield "confusion", partial(_confusion, results, learnt)
 
 
 def _headed(results: Results, what: str, reading: str, height: float) -> Figure:

@@ -1,15 +1,16 @@
 """How the test error spreads over seeds: the final one's distribution, and all of them by epoch."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.style import context
 from matplotlib.ticker import MaxNLocator
 
+from lockstep_bench.harness.data.cache import Say
 from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
-from lockstep_bench.harness.report.charts.frame import STYLE, from_zero, headed, save
+from lockstep_bench.harness.report.charts.frame import Chart, Named, draw, from_zero, headed
 from lockstep_bench.harness.report.looks import COLOURS
 from lockstep_bench.harness.tables.results import dataset_title
 from lockstep_bench.harness.tables.seeds_tables import SeedsResults
@@ -19,18 +20,15 @@ FORMATS = ("png", "svg")
 COLOUR = COLOURS[0]
 
 
-def write_seeds_charts(folder: Path, results: SeedsResults) -> list[Path]:
+def write_seeds_charts(folder: Path, results: SeedsResults, say: Say = lambda _: None) -> list[Path]:
     """Draw both charts into `charts/` of a results folder and return the paths."""
-    target = folder / "charts"
-    target.mkdir(parents=True, exist_ok=True)
-    with context(["default", STYLE]):  # not the user's own settings: the same tables give the same bytes
-        return [path for name, figure in figures(results) for path in save(figure, target, name, FORMATS)]
+    return draw([Chart(folder / "charts" / name, figure) for name, figure in figures(results)], FORMATS, say=say)
 
 
-def figures(results: SeedsResults) -> Iterator[tuple[str, Figure]]:
+def figures(results: SeedsResults) -> Iterator[Named]:
     """Every chart of this file, with its file's name."""
-    yield "final_error", _final_error(results)
-    yield "error_by_epoch", _error_by_epoch(results)
+    yield "final_error", partial(_final_error, results)
+    yield "error_by_epoch", partial(_error_by_epoch, results)
 
 
 def _figure(results: SeedsResults, what: str, reading: str) -> Figure:

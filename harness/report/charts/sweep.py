@@ -1,17 +1,18 @@
 """The charts of a sweep: time per image along each axis, in small multiples over the others, the floor drawn."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.style import context
 from matplotlib.ticker import FixedLocator
 from pandas import DataFrame
 
-from lockstep_bench.harness.report.charts.frame import STYLE, headed, save
+from lockstep_bench.harness.data.cache import Say
+from lockstep_bench.harness.report.charts.frame import Chart, Named, draw, headed
 from lockstep_bench.harness.report.looks import Look, named
 from lockstep_bench.harness.report.sweep_summary import AXIS_NAMES, failures, title
 from lockstep_bench.harness.tables import views
@@ -29,22 +30,18 @@ DASHES: Final[tuple[Any, ...]] = ("-", (0, (4, 2)), (0, (1.5, 1.5)), (0, (4, 1.5
 """Lines of the largest number of training images, of the next, ..."""
 
 
-def write_sweep_charts(folder: Path, results: SweepResults, formats: Sequence[str]) -> list[Path]:
+def write_sweep_charts(
+    folder: Path, results: SweepResults, formats: Sequence[str], say: Say = lambda _: None
+) -> list[Path]:
     """Draw every chart of a sweep into `charts/` of its folder and return the paths."""
-    target = folder / "charts"
-    target.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-    with context(["default", STYLE]):
-        for name, figure in figures(results):
-            paths += save(figure, target, name, formats)
-    return paths
+    return draw([Chart(folder / "charts" / name, figure) for name, figure in figures(results)], formats, say=say)
 
 
-def figures(results: SweepResults) -> Iterator[tuple[str, Figure]]:
+def figures(results: SweepResults) -> Iterator[Named]:
     """Each chart whose axis has more than one value, with its file's name."""
     for name, (along, columns, rows) in CHARTS.items():
         if len(getattr(results.sweep, along)) > 1:
-            yield name, _time_along(results, along, columns, rows)
+            yield name, partial(_time_along, results, along, columns, rows)
 
 
 def looks_of(results: SweepResults) -> list[Look]:

@@ -10,30 +10,26 @@ import re
 from base64 import b64encode
 from collections.abc import Iterator
 from hashlib import sha256
-from io import BytesIO
+from importlib import resources
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
-from matplotlib import colormaps
-from matplotlib.figure import Figure
-from matplotlib.image import imsave
-from matplotlib.style import context
-from numpy.typing import NDArray
-from plotly.offline import get_plotlyjs
 
 from lockstep_bench.harness.data import figures
 from lockstep_bench.harness.data.cache import Dataset
+from lockstep_bench.harness.records.whole_files import write_whole
 from lockstep_bench.harness.report import summary
 from lockstep_bench.harness.report.looks import INK, looks
 from lockstep_bench.harness.report.page.frame import MUTED
+from lockstep_bench.harness.report.page.pictures import Picture, of_dataset, of_digit, of_units
 from lockstep_bench.harness.report.page.plots import Plot, plots
+from lockstep_bench.harness.report.processes import Ahead
 from lockstep_bench.harness.tables.comparisons import RULES
-from lockstep_bench.harness.tables.learnt import Learnt, tiled
+from lockstep_bench.harness.tables.learnt import Learnt
 from lockstep_bench.harness.tables.results import COLUMNS, Results, parts, title
 
 GLYPHS: Final = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "p": "⬟"}
@@ -87,24 +83,26 @@ class Section(NamedTuple):
     plots: list[Plot]
 
 
-class Picture(NamedTuple):
-    """An image in the page itself: what it is, and as a data URL."""
-
-    alt: str
-    url: str
-
-
-def write_page(folder: Path, results: Results, dataset: Dataset | None = None, learnt: Learnt | None = None) -> Path:
-    """Write report.html into a results folder."""
+def write_page(
+    folder: Path,
+    results: Results,
+    dataset: Dataset | None = None,
+    learnt: Learnt | None = None,
+    pictures: Ahead[list[Picture]] | None = None,
+) -> Path:
+    """Write report.html into a results folder; `pictures` are those of the dataset, where they are being drawn."""
     loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"inline": inline, "interval": interval, "island": island}
+    shown: list[Picture] = []
+    if dataset:
+        shown = pictures.result() if pictures else of_dataset(dataset)
     native = ", native defaults, networks not identical" if results.plan.profile == "native" else ""
     scripts = {
         "first": _own("first.js"),
-        "plotly": get_plotlyjs().replace("</script", "<\\/script"),
+        "plotly": _plotly().replace("</script", "<\\/script"),
         "own": f"const THEMED = {json.dumps({'ink': INK, 'muted': MUTED})};\n{_own('report.js')}",
     }
     text = environment.get_template("report.html.jinja").render(
@@ -113,11 +111,11 @@ def write_page(folder: Path, results: Results, dataset: Dataset | None = None, l
         results=results,
         failures=list(summary.failures(results)),
         sections=[_section(folder, number, part.name, part.results) for number, part in enumerate(parts(results), 1)],
-        data_pictures=_data_pictures(dataset) if dataset else [],
+        data_pictures=shown,
         counts=[figures.counts(split) for split in (dataset.train, dataset.test)] if dataset else [],
         learnt=learnt,
-        mistakes=[(mistake, _gray(mistake.image)) for mistake in learnt.mistakes] if learnt else [],
-        units=_units(learnt) if learnt else None,
+        mistakes=[(mistake, of_digit(mistake.image)) for mistake in learnt.mistakes] if learnt else [],
+        units=of_units(learnt) if learnt else None,
         method=summary.METHOD,
         rules=[rule.meaning for rule in RULES],
         conditions=list(summary.conditions(results)),
@@ -128,12 +126,17 @@ def write_page(folder: Path, results: Results, dataset: Dataset | None = None, l
         policy=" ".join(map(_hash, scripts.values())),
     )
     path = folder / "report.html"
-    path.write_text(text, encoding="utf-8", newline="\n")
+    write_whole(path, text)
     return path
 
 
 def _own(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
+def _plotly() -> str:
+    """plotly.js, as the package plotly brings it; read as a file, since the package's import takes a while."""
+    return (resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
 
 
 def _hash(script: str) -> str:
@@ -232,39 +235,3 @@ def _files(folder: Path, results: Results) -> Iterator[tuple[str, str]]:
     for name in names:
         if (folder / name).is_file():
             yield name, quote(name)
-
-
-def _data_pictures(dataset: Dataset) -> list[Picture]:
-    alts = {
-        "first-images": "The first four training images with their labels",
-        "grid": "The first nine training images with their labels",
-        "components": "All training images as points on their first two principal components, coloured by label",
-    }
-    with context("default"):
-        return [Picture(alt, _webp(figures.FIGURES[name](dataset))) for name, alt in alts.items()]
-
-
-def _webp(figure: Figure) -> str:
-    """As WebP, a quarter of the bytes that PNG takes for sixty thousand points."""
-    file = BytesIO()
-    figure.savefig(file, dpi=120, format="webp", pil_kwargs={"quality": 80})
-    return _url(file, "webp")
-
-
-def _gray(image: NDArray[np.float32]) -> str:
-    """An image in black on white, a dot per pixel."""
-    file = BytesIO()
-    imsave(file, image, cmap="gray_r", vmin=0, vmax=1, format="png")
-    return _url(file)
-
-
-def _units(learnt: Learnt) -> str:
-    """All units' images in one."""
-    file, limit = BytesIO(), learnt.units_limit
-    colours = colormaps["RdBu_r"].with_extremes(bad="0.5")
-    imsave(file, tiled(list(learnt.units)), cmap=colours, vmin=-limit, vmax=limit, format="png")
-    return _url(file)
-
-
-def _url(file: BytesIO, kind: str = "png") -> str:
-    return f"data:image/{kind};base64," + b64encode(file.getvalue()).decode()

@@ -1,22 +1,22 @@
-"""The page's interactive charts, each a plotly figure of the derived tables."""
+"""The page's interactive charts, each a figure of the derived tables for plotly.js."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 import pandas as pd
-import plotly.graph_objects as go
 from pandas import DataFrame, Series
-from plotly.subplots import make_subplots
 
 from lockstep_bench.harness.checks.equivalence import allowed_disagreements
 from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT
 from lockstep_bench.harness.report.looks import FILLS, INK, looks, ranked
 from lockstep_bench.harness.report.page.frame import (
     MUTED,
+    Figure,
     by_epoch,
     curve,
     name_axes,
     name_rows,
+    numbers,
     rule,
     status_at,
     text,
@@ -53,22 +53,21 @@ def plots(results: Results) -> Iterator[Plot]:
     """All charts of one part of the results."""
     for draw, title, legend, log in CHARTS:
         figure = draw(results)
-        figure.update_layout(
-            margin={"l": 8, "r": 8, "t": 26, "b": 8},
-            font={"family": "system-ui, sans-serif", "size": 13, "color": INK},
-            paper_bgcolor="rgba(0,0,0,0)",
-            plot_bgcolor="rgba(0,0,0,0)",
-            hovermode="closest",
-            hoverlabel={"align": "left"},
-            template="none",
-        )
+        figure.layout |= {
+            "margin": {"l": 8, "r": 8, "t": 26, "b": 8},
+            "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "hovermode": "closest",
+            "hoverlabel": {"align": "left"},
+        }
         axes: Any = {"gridcolor": "rgba(128,128,128,0.25)", "zeroline": False, "automargin": True, "linecolor": MUTED}
-        figure.update_xaxes(**axes)
-        figure.update_yaxes(**axes)
+        figure.set_axes("x", **axes)
+        figure.set_axes("y", **axes)
         yield Plot(draw.__name__, title, READINGS[draw.__name__](results), figure.to_json(), legend, log)
 
 
-def _curves(figure: go.Figure, results: Results, columns: tuple[str, str], what: str, dash: str = "solid") -> None:
+def _curves(figure: Figure, results: Results, columns: tuple[str, str], what: str, dash: str = "solid") -> None:
     """The mean over runs that are ok; thin, each of several, and each that failed up to a cross.
 
     By epoch the backends are meant to coincide: there each is thinner than those below it.
@@ -89,39 +88,39 @@ def _curves(figure: go.Figure, results: Results, columns: tuple[str, str], what:
                 curve(figure, look, run[columns[0]], run[columns[1]], hint, bold=False, line={"dash": dash})
             if status != "ok":
                 last = run.iloc[-1:]
-                curve(figure, look, last[columns[0]], last[columns[1]], f"{what}<br>{status} after this epoch")
-                figure.data[-1].marker.update(symbol="x-thin", size=10, line={"width": 2, "color": look.colour})
+                cross = curve(figure, look, last[columns[0]], last[columns[1]], f"{what}<br>{status} after this epoch")
+                cross["marker"] |= {"symbol": "x-thin", "size": 10, "line": {"width": 2, "color": look.colour}}
 
 
-def error_by_seconds(results: Results) -> go.Figure:
+def error_by_seconds(results: Results) -> Figure:
     """Test error against training time."""
-    figure = go.Figure()
+    figure = Figure()
     _curves(figure, views.with_curves(results), ("seconds", "test_error_percent"), "%{y:.2f} % after %{x:.1f} s")
     target = results.plan.target_error_percent
-    ends = [0, max((max(trace.x) for trace in figure.data if len(trace.x)), default=1)]
+    ends = [0, max((max(trace["x"]) for trace in figure.traces if trace["x"]), default=1)]
     rule(figure, ends, [target, target], f"target {target:g} %")
-    figure.update_xaxes(rangemode="tozero")
+    figure.set_axes("x", rangemode="tozero")
     return name_axes(figure, "training time (s)", "test error (%)")
 
 
-def error_by_epoch(results: Results) -> go.Figure:
+def error_by_epoch(results: Results) -> Figure:
     """Test error against epochs."""
-    figure = go.Figure()
+    figure = Figure()
     _curves(figure, views.with_curves(results), ("epoch", "test_error_percent"), "%{y:.2f} % after epoch %{x}")
     return by_epoch(figure, results, "test error (%)")
 
 
-def loss(results: Results) -> go.Figure:
+def loss(results: Results) -> Figure:
     """Training and test loss."""
-    figure = go.Figure()
+    figure = Figure()
     _curves(figure, views.with_curves(results), ("epoch", "train_loss"), "training loss %{y:.4f} in epoch %{x}")
     _curves(figure, views.with_curves(results), ("epoch", "test_loss"), "test loss %{y:.4f} after epoch %{x}", "dash")
     return by_epoch(figure, results, "cross-entropy (nats)")
 
 
-def accuracy(results: Results) -> go.Figure:
+def accuracy(results: Results) -> Figure:
     """Training and test accuracy."""
-    figure = go.Figure()
+    figure = Figure()
     for split, dash in (("train", "solid"), ("test", "dash")):
         word = "training" if split == "train" else "test"
         what = f"{word} accuracy %{{y:.2f}} % after epoch %{{x}}"
@@ -129,9 +128,9 @@ def accuracy(results: Results) -> go.Figure:
     return by_epoch(figure, results, "accuracy (%)")
 
 
-def step_time(results: Results) -> go.Figure:
+def step_time(results: Results) -> Figure:
     """Median time per step with its interval, and the dense floor."""
-    figure = go.Figure()
+    figure = Figure()
     summary, backends = results.summary.set_index("backend"), ranked(results)
     for place, look in enumerate(backends):
         row = summary.loc[look.name]
@@ -140,63 +139,64 @@ def step_time(results: Results) -> go.Figure:
             status_at(figure, place, look)
             continue
         interval = "" if pd.isna(low) else f" ({low:,.0f} to {high:,.0f})"
-        curve(figure, look, [time], [place], f"{time:,.0f} µs per step{interval}")
-        figure.data[-1].update(mode="markers", marker_size=10)
+        mark = curve(figure, look, [time], [place], f"{time:,.0f} µs per step{interval}", size=10)
+        mark["mode"] = "markers"
         if pd.notna(low):
             bar = {"type": "data", "array": [high - time], "arrayminus": [time - low], "color": look.colour}
-            figure.data[-1].update(error_x=bar)
+            mark["error_x"] = bar
     floor, name = views.dense_floor(results)
     if pd.notna(floor):
         rule(figure, [floor, floor], [len(backends) - 0.5, 0], f"{name} {floor:,.0f} µs", "middle right")
     times = results.summary["microseconds_per_step"].dropna()
-    figure.update_xaxes(type="log", tickvals=views.log_ticks([*times, *([] if pd.isna(floor) else [floor])]))
-    figure.update_xaxes(tickformat=",")
+    ticks = views.log_ticks([*times, *([] if pd.isna(floor) else [floor])])
+    figure.set_axes("x", type="log", tickvals=ticks, tickformat=",")
     return name_rows(name_axes(figure, "µs per step", ""), backends)
 
 
-def phases(results: Results) -> go.Figure:
+def phases(results: Results) -> Figure:
     """What a whole run is made of."""
     return _stacked(results, views.phases(results), "seconds", ",.2f")
 
 
-def memory(results: Results) -> go.Figure:
+def memory(results: Results) -> Figure:
     """What the peak of memory is made of."""
     return _stacked(results, views.memory(results), "MiB", ",.0f")
 
 
-def _stacked(results: Results, table: DataFrame, unit: str, form: str) -> go.Figure:
+def _stacked(results: Results, table: DataFrame, unit: str, form: str) -> Figure:
     order = list(reversed(table.index))
     backends = sorted(looks(results), key=lambda look: order.index(look.name) if look.name in order else -1)
     places = {look.name: place for place, look in enumerate(backends)}
-    figure = go.Figure()
+    figure = Figure()
     for piece in map(str, table):
         colour, hatch = FILLS[piece]
         fill = {"color": colour, "line": {"color": MUTED, "width": 0.5}}
         if hatch:
             ground = {} if colour == "#FFFFFF" else {"bgcolor": colour}  # else the page's own
             fill["pattern"] = {"shape": PATTERNS[hatch], "fgcolor": MUTED, "solidity": 0.3, **ground}
-        figure.add_trace(
-            go.Bar(
-                y=[places[name] for name in table.index],
-                x=list(table[piece]),
-                orientation="h",
-                name=piece,
-                marker=fill,
-                hovertemplate=[f"{text(name)}<br>{piece}: %{{x:{form}}} {unit}<extra></extra>" for name in table.index],
-            )
+        hints = [f"{text(name)}<br>{piece}: %{{x:{form}}} {unit}<extra></extra>" for name in table.index]
+        figure.traces.append(
+            {
+                "type": "bar",
+                "y": [places[name] for name in table.index],
+                "x": numbers(table[piece]),
+                "orientation": "h",
+                "name": piece,
+                "marker": fill,
+                "hovertemplate": hints,
+            }
         )
     for place, look in enumerate(backends):
         if look.name not in order:
             status_at(figure, place, look)
-    figure.update_layout(barmode="stack", bargap=0.35)
-    figure = name_rows(name_axes(figure, unit, ""), backends)
-    figure.update_layout(legend={"orientation": "h", "y": 1, "yanchor": "bottom", "traceorder": "normal"})
-    return figure
+    figure.layout |= {"barmode": "stack", "bargap": 0.35}
+    figure.layout["legend"] = {"orientation": "h", "y": 1, "yanchor": "bottom", "traceorder": "normal"}
+    return name_rows(name_axes(figure, unit, ""), backends)
 
 
-def ratio_by_round(results: Results) -> go.Figure:
+def ratio_by_round(results: Results) -> Figure:
     """Every backend over the reference round by round, and below what the reference took."""
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.72, 0.28], vertical_spacing=0.06)
+    figure = Figure(rows=2)
     table, reference = views.rounds(results), results.plan.reference.name
     own = table[reference] if reference in table else Series(dtype="float64")
     for look in looks(results):
@@ -204,21 +204,20 @@ def ratio_by_round(results: Results) -> go.Figure:
             above = look.name != reference
             y = table[look.name] / own if above else own
             what = "%{y:.3g} in round %{x}" if above else "%{y:,.0f} µs per step in round %{x}"
-            place: Any = {"row": 1 if above else 2, "col": 1}
-            curve(figure, look, y.index, y.round(4), what, line={"width": 1}, size=4, **place)
+            curve(figure, look, y.index, y.round(4), what, panel=1 if above else 2, line={"width": 1}, size=4)
     if len(own):
-        rule(figure, [own.index[0], own.index[-1]], [1, 1], "", row=1, col=1)
+        rule(figure, [own.index[0], own.index[-1]], [1, 1], "")
     ticks = views.log_ticks(table.div(own, axis=0).to_numpy().ravel()) if len(own) else []
-    figure.update_yaxes(type="log", tickvals=ticks, row=1, col=1, title=f"time / {text(reference)}'s")
-    figure.update_yaxes(rangemode="tozero", row=2, col=1, title="µs per step")
-    figure.update_xaxes(title="round", row=2, col=1)
-    figure.update_layout(height=520)
+    figure.set_axes("y1", type="log", tickvals=ticks, title={"text": f"time / {text(reference)}'s"})
+    figure.set_axes("y2", rangemode="tozero", title={"text": "µs per step"})
+    figure.set_axes("x2", title={"text": "round"})
+    figure.layout["height"] = 520
     return figure
 
 
-def error_by_seed(results: Results) -> go.Figure:
+def error_by_seed(results: Results) -> Figure:
     """The final test error of every run, its mean's interval, and the notebook's."""
-    figure = go.Figure()
+    figure = Figure()
     summary, backends = results.summary.set_index("backend"), ranked(results)
     for place, look in enumerate(backends):
         runs = results.runs[(results.runs["backend"] == look.name) & (results.runs["status"] == "ok")]
@@ -231,18 +230,18 @@ def error_by_seed(results: Results) -> go.Figure:
             what = f"mean {row['test_error_percent']:.2f} % ({low:.2f} to {high:.2f})"
             curve(figure, look, [low, high], [place, place], what, bold=False, line={"width": 4})
         hints = [f"%{{x:.2f}} %, seed {seed}" for seed in runs["seed"]]
-        curve(figure, look, runs["test_error_percent"], [place] * len(runs), "")
+        marks = curve(figure, look, runs["test_error_percent"], [place] * len(runs), "")
         templates = [f"{text(look.label)}<br>{hint}<extra></extra>" for hint in hints]
-        figure.data[-1].update(mode="markers", hovertemplate=templates)
+        marks |= {"mode": "markers", "hovertemplate": templates}
     if results.plan.dataset.name == "mnist":
         ends = [len(backends) - 0.5, 0]
         rule(figure, [NOTEBOOK_ERROR_PERCENT] * 2, ends, f"notebook {NOTEBOOK_ERROR_PERCENT} %", "middle left")
     return name_rows(name_axes(figure, "final test error (%)", ""), backends)
 
 
-def disagreements(results: Results) -> go.Figure:
+def disagreements(results: Results) -> Figure:
     """Test images predicted differently from the reference after every epoch, the most of any run."""
-    figure = go.Figure()
+    figure = Figure()
     checked = results.epochs.dropna(subset="disagreements")
     for look in looks(results):
         most = checked[checked["backend"] == look.name].groupby("epoch")["disagreements"].max()
@@ -251,11 +250,11 @@ def disagreements(results: Results) -> go.Figure:
     allowed = allowed_disagreements(results.plan.dataset.test_images)
     rule(figure, [1, results.plan.problem.epochs], [allowed, allowed], f"allowed: {allowed}")
     highest = max([allowed, *map(int, checked["disagreements"])])
-    figure.update_yaxes(rangemode="tozero", tick0=0, dtick=views.whole_step(highest))
+    figure.set_axes("y", rangemode="tozero", tick0=0, dtick=views.whole_step(highest))
     return by_epoch(figure, results, "images predicted differently")
 
 
-CHARTS: Final[tuple[tuple[Callable[[Results], go.Figure], str, bool, str], ...]] = (
+CHARTS: Final[tuple[tuple[Callable[[Results], Figure], str, bool, str], ...]] = (
     (error_by_seconds, "Test error by training time", True, "y"),
     (error_by_epoch, "Test error by epoch", True, "y"),
     (loss, "Loss: training solid, test dashed", True, "y"),

@@ -7,6 +7,7 @@ from struct import unpack
 import numpy as np
 import pytest
 from matplotlib import rcParams
+from sklearn.decomposition import PCA
 
 from lockstep_bench.harness.data import figures
 from lockstep_bench.harness.data.cache import Dataset
@@ -99,3 +100,14 @@ def test_the_same_dataset_gives_the_same_bytes(dataset: Dataset, tmp_path: Path)
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     assert not any(b"Matplotlib" in path.read_bytes() for path in first)
     assert dict(rcParams) == settings
+
+
+def test_components_are_scikit_learns(digits: Dataset) -> None:
+    """Its coordinates, signs and shares of the variance, also where images come in several pieces, as MNIST's do."""
+    images = np.concatenate([digits.train.images, digits.train.images * digits.train.images])[:2900]
+    reference = PCA(n_components=2, svd_solver="covariance_eigh")
+    expected = reference.fit_transform(images.astype("float64"))
+    for pieces in (images, np.tile(images, (2, 1))):
+        coordinates, shares = figures.components(pieces)
+        assert np.abs(coordinates[: len(images)] - expected).max() < 1e-9
+        assert shares == pytest.approx(reference.explained_variance_ratio_)
