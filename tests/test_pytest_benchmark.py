@@ -37,7 +37,7 @@ def suite(*arguments: str | Path, folder: Path, **variables: str) -> subprocess.
 
 @pytest.fixture(scope="module")
 def measured(shared: Path) -> Path:
-    """The folder of a run of two backends, saved in every way that pytest-benchmark has."""
+    """The folder of a run of two backends on the digits, saved in every way that pytest-benchmark has."""
 
     def make(folder: Path) -> None:
         folder.mkdir()
@@ -45,6 +45,8 @@ def measured(shared: Path) -> Path:
             *("--backends", "numpy,scikit-learn", "--rounds", "6", f"--benchmark-json={folder / 'a.json'}"),
             *("--benchmark-save=first", f"--benchmark-histogram={folder / 'times'}"),
             folder=folder,
+            LOCKSTEP_MNIST="",
+            **nowhere_to_get_mnist(folder / "home"),
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "6 passed" in done.stdout

@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from time import perf_counter, process_time
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,6 @@ FILES = 12_000  # damaged ones, at least
 SEED = 20_260_101
 SPARE_BYTES = 256 << 20  # that a reader may take; each file holds some kilobytes, whatever it claims
 FILE_SECONDS = 5.0  # of CPU time for one file, read in every way
-ALL_SECONDS = 200.0  # for all, also where other programs run
 LONGEST_MESSAGE = 1_000  # characters, with the path
 
 
@@ -180,14 +179,12 @@ def main() -> None:
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What became of all of them, read once."""
     folder = tmp_path_factory.mktemp("fuzz")
-    start = perf_counter()
     command = [sys.executable, "-W", "always", __file__]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return {
         **json.loads(done.stdout),
-        "seconds": perf_counter() - start,
         "stderr": done.stderr,
         "unpickled": (folder / "unpickled").exists(),
     }
@@ -202,11 +199,10 @@ def test_a_damaged_file_is_refused_or_read_as_what_it_holds(outcome: dict[str, A
 
 
 def test_the_damaged_files_are_many_and_both_refused_and_read(outcome: dict[str, Any]) -> None:
-    """As many as promised, in bounded time; damage that does no harm occurs too, so that a reader is seen to accept."""
+    """As many as promised; damage that does no harm occurs too, so that a reader is seen to accept."""
     assert sum(found["files"] for found in outcome["kinds"].values()) >= FILES
     assert outcome["found"]["refused"] > FILES
     assert outcome["found"]["read"] > 100
-    assert outcome["seconds"] < ALL_SECONDS
 
 
 def test_no_damaged_file_runs_code_or_warns(outcome: dict[str, Any]) -> None:
