@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
 
 from lockstep_bench.harness import compare
+from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.machine.environment import available_cpus, machine_name
 from support.command import nowhere_to_get_mnist
 from support.once import once
@@ -35,18 +37,25 @@ def suite(*arguments: str | Path, folder: Path, **variables: str) -> subprocess.
     )
 
 
+def without_mnist(folder: Path) -> dict[str, str]:
+    """Variables with which the suite takes the digits: a tenth of the images."""
+    return {"LOCKSTEP_MNIST": "", **nowhere_to_get_mnist(folder / "home")}
+
+
 @pytest.fixture(scope="module")
-def measured(shared: Path) -> Path:
-    """The folder of a run of two backends on the digits, saved in every way that pytest-benchmark has."""
+def measured(shared: Path, digits: Dataset) -> Path:
+    """The folder of a run of two backends on the digits, saved in every way that pytest-benchmark has.
+
+    The digits lie in its cache beforehand: to read them loads scikit-learn's libraries, which the record would have.
+    """
 
     def make(folder: Path) -> None:
-        folder.mkdir()
+        copytree(digits.folder, folder / "home" / "cache" / digits.folder.name)
         done = suite(
             *("--backends", "numpy,scikit-learn", "--rounds", "6", f"--benchmark-json={folder / 'a.json'}"),
             *("--benchmark-save=first", f"--benchmark-histogram={folder / 'times'}"),
             folder=folder,
-            LOCKSTEP_MNIST="",
-            **nowhere_to_get_mnist(folder / "home"),
+            **without_mnist(folder),
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert "6 passed" in done.stdout
@@ -145,6 +154,7 @@ def test_a_saved_run_is_compared_by_pytest_benchmark_and_by_lockstep(measured: P
     done = suite(
         *("--backends", "numpy", "--rounds", "2", "-k", "predict", "--benchmark-compare"),
         folder=measured,
+        **without_mnist(measured),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "test_predict[numpy] (0001_first)" in done.stdout
@@ -174,7 +184,7 @@ def test_what_cannot_run_is_skipped_with_its_reason_and_what_is_unknown_refused(
 def test_without_mnist_it_says_first_that_it_takes_digits(tmp_path: Path) -> None:
     """Times of digits are nobody's MNIST times."""
     options = ("--backends", "numpy", "--rounds", "1", "-k", "predict")
-    done = suite(*options, folder=tmp_path, LOCKSTEP_MNIST="", **nowhere_to_get_mnist(tmp_path))
+    done = suite(*options, folder=tmp_path, **without_mnist(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     before, _, after = done.stdout.partition("nothing here is an MNIST result")
     assert "stand in for MNIST" in before
