@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from math import ceil
 from statistics import fmean
 from time import monotonic
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from lockstep_bench.harness.records.format import (
     Block,
@@ -61,7 +61,8 @@ class Stopwatch:
 
     def __str__(self) -> str:
         """`2:41: starting 0:52, training 1:20, ...`."""
-        parts = ", ".join(f"{phase} {clock_time(seconds)}" for phase, seconds in self.spent.items())
+        spent = ((phase, self.spent[phase]) for phase in get_args(Phase) if phase in self.spent)
+        parts = ", ".join(f"{phase} {clock_time(seconds)}" for phase, seconds in spent)
         return f"{clock_time(self.since - self.began)}: {parts}"
 
 
