@@ -75,8 +75,9 @@ class BlockConductor:
         extras: bool = True,
         caches: Path | None = None,
         heartbeat: Heartbeat = lambda *_: None,
+        extra_part: float = EXTRA_PART,
     ) -> None:
-        self.extras, self.caches, self.heartbeat = extras, caches, heartbeat
+        self.extras, self.caches, self.heartbeat, self.extra_part = extras, caches, heartbeat, extra_part
         self.plan, self.block, self.dataset, self.logs, self.emit = plan, block, dataset, logs, emit
         self.arrays: dict[str, NDArray[Any]] = {}
         self.workers: dict[str, WorkerProcess] = {}
@@ -297,9 +298,9 @@ class BlockConductor:
     def _measure_extras(self) -> None:
         """Measure single predictions and the cost of a call, of all backends within a part of the training time.
 
-        The fastest come first: what they leave over is the others'.
+        The fastest come first: what they leave over is the others'. A call that has begun is ended.
         """
-        left = EXTRA_PART * sum(turn.seconds for turns in self.slices.values() for turn in turns)
+        left = self.extra_part * sum(turn.seconds for turns in self.slices.values() for turn in turns)
         names = sorted(self.workers, key=lambda name: self.slices[name][-1].seconds)
         for place, name in enumerate(names):
             limit = min(left / (len(names) - place), EXTRA_SECONDS)
@@ -318,13 +319,12 @@ class BlockConductor:
                         call_reason=reason,
                     )
                 raise
-            left -= perf_counter() - begin
+            left -= min(perf_counter() - begin, limit)
 
     def _measure_extra(self, name: str, limit: float) -> None:
-        """Single predictions in half of the time, and the cost of a call, which trains the network on, in the rest."""
-        begin = perf_counter()
+        """Single predictions in half of the time, and the cost of a call, which trains the network on, in the other."""
         latency = self.workers[name].ask("latency", limit=limit / 2)
-        call = self._call_cost(name, limit - (perf_counter() - begin))
+        call = self._call_cost(name, limit / 2)
         self._record(ExtraEvent, backend=name, **latency, **call)
 
     def _call_cost(self, name: str, limit: float) -> dict[str, Any]:

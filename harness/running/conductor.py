@@ -22,7 +22,7 @@ from lockstep_bench.harness.records.raw_files import (
     write_arrays,
     write_plan,
 )
-from lockstep_bench.harness.running.block_conductor import BlockConductor, Heartbeat
+from lockstep_bench.harness.running.block_conductor import EXTRA_PART, BlockConductor, Heartbeat
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Signals that end a run in order: Ctrl-C, a shutdown, a closed terminal."""
@@ -38,6 +38,7 @@ def conduct(
     *,
     heartbeat: Heartbeat = lambda *_: None,
     extras: bool = True,
+    extra_part: float = EXTRA_PART,
     caches: Path | None = None,
     resume: bool = False,
     retry_failed: bool = False,
@@ -51,6 +52,7 @@ def conduct(
         observe: is told every event with its block, between turns, after it is on the disk.
         heartbeat: is called when a turn begins, and every few seconds while it lasts.
         extras: whether to measure at the end what a prediction and a call cost; `lockstep verify` has no use for it.
+        extra_part: the part of the training time that this may take.
         caches: a folder for what workers compile, to be used by others after them; each has an empty one if none.
         resume: go on with this plan where `out` holds it: blocks that came to their end stay as they are.
         retry_failed: then run those again in which a backend did not come through.
@@ -62,7 +64,9 @@ def conduct(
     """
 
     def conductor(block: Block, emit: Callable[[Event], None]) -> BlockConductor:
-        return BlockConductor(plan, block, dataset, out / "logs" / block.id, emit, extras, caches, heartbeat)
+        return BlockConductor(
+            plan, block, dataset, out / "logs" / block.id, emit, extras, caches, heartbeat, extra_part
+        )
 
     conduct_blocks(plan, dataset, out, observe, conductor, resume=resume, retry_failed=retry_failed)
 

@@ -9,6 +9,7 @@ half hour is noise along every axis, and no trend.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -153,7 +154,8 @@ def conduct_sweep(
         for point, plan in _to_run(sweep, dataset, out):
             extras = point == call_point(sweep)
             folder = folder_of(out, point)
-            conduct(plan, dataset.folder, folder, observe(plan), extras=extras, resume=True)
+            # What a call costs is taken off every turn of the sweep: it has to be known, however short the training is.
+            conduct(plan, dataset.folder, folder, observe(plan), extras=extras, extra_part=inf, resume=True)
 
 
 def blocks_to_run(sweep: Sweep, out: Path) -> int:

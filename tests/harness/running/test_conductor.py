@@ -1,6 +1,7 @@
 """The conductor with real workers: turns, the gate, and what becomes of a backend that fails."""
 
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from lockstep_bench.harness.records.format import (
     TurnEvent,
 )
 from lockstep_bench.harness.records.raw_files import blocks_left, read_block, read_plan
-from lockstep_bench.harness.running import block_conductor
+from lockstep_bench.harness.running.block_conductor import EXTRA_PART
 from lockstep_bench.harness.running.conductor import conduct
 from lockstep_bench.harness.running.plan import make_plan
 from lockstep_bench.harness.running.process_guard import guard
@@ -73,7 +74,13 @@ def method(signature: str, *lines: str) -> str:
 
 def run(dataset: Dataset, out: Path, *backends: str, **options: Any) -> list[Event]:
     """Conduct a small run and read its events back."""
-    conduct(make_plan(dataset, backends, **{**SMALL, **options}), dataset.folder, out)
+    return run_for_extras(dataset, out, *backends, **options, extra_part=EXTRA_PART)
+
+
+def run_for_extras(dataset: Dataset, out: Path, *backends: str, extra_part: float = inf, **options: Any) -> list[Event]:
+    """Conduct a small run whose extras have time, however little is trained, and read its events back."""
+    plan = make_plan(dataset, backends, **{**SMALL, **options})
+    conduct(plan, dataset.folder, out, extra_part=extra_part)
     return events_of(out)
 
 
@@ -147,7 +154,7 @@ def test_a_worker_that_spins_while_it_waits_is_seen(digits: Dataset, tmp_path: P
 
 def test_phases_conditions_and_floor_are_recorded(digits: Dataset, tmp_path: Path) -> None:
     """Of a real run no column of any table stays empty, but those that it has no occasion for."""
-    run(digits, tmp_path / "out", "scikit-learn", epochs=3, train_images=900, slice_steps=30, aa=True)
+    run_for_extras(digits, tmp_path / "out", "scikit-learn", epochs=3, train_images=900, slice_steps=30, aa=True)
     results = load(tmp_path / "out")
     unreached = {"epochs_to_target", "train_seconds_to_target", "own_seconds_to_target", "device_memory_peak_bytes"}
     assert results.runs.columns[results.runs.isna().any()].tolist() == [c for c in results.runs if c in unreached]
@@ -177,23 +184,16 @@ def test_a_run_goes_on_without_its_floor(digits: Dataset, tmp_path: Path) -> Non
     assert len([event for event in events if isinstance(event, TurnEvent)]) == 6
 
 
-@pytest.fixture
-def ample(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Extras have time, however little was trained."""
-    monkeypatch.setattr(block_conductor, "EXTRA_PART", 1e6)
-
-
 def extras_of(events: list[Event], name: str) -> ExtraEvent:
     """What was measured of a backend after the last epoch."""
     [extra] = [event for event in events if isinstance(event, ExtraEvent) and event.backend == name]
     return extra
 
 
-@pytest.mark.usefixtures("ample")
 def test_the_cost_of_a_call_is_told_from_its_steps(digits: Dataset, tmp_path: Path, adapter: Adapter) -> None:
     """A backend that sleeps for 200 ms in every call of `train` is found out; test_extras.py has exact figures."""
     slow = adapter("slow-call", "    def synchronize(self):\n        time.sleep(0.2)")
-    events = run(digits, tmp_path / "out", slow, epochs=1, train_images=1500, slice_steps=30, threads=1)
+    events = run_for_extras(digits, tmp_path / "out", slow, epochs=1, train_images=1500, slice_steps=30, threads=1)
     extra = extras_of(events, "slow-call")
     assert extra.call_seconds == pytest.approx(0.2, abs=0.1)
     assert len(extra.latency_seconds) >= 20
@@ -213,7 +213,6 @@ def test_extras_take_a_part_of_the_training_time(digits: Dataset, tmp_path: Path
     assert "there were for it" in str(extra.latency_reason)
 
 
-@pytest.mark.usefixtures("ample")
 @pytest.mark.parametrize(
     ("slice_steps", "reason"), [(1, "a slice is one step"), (100, "there is no second slice of 100 steps")]
 )
@@ -221,17 +220,18 @@ def test_a_cost_that_cannot_be_known_has_a_reason(
     digits: Dataset, tmp_path: Path, slice_steps: int, reason: str
 ) -> None:
     """One that needs slices of two lengths, or a slice beside the first, which may compile."""
-    events = run(digits, tmp_path / "out", "numpy", epochs=1, train_images=60, slice_steps=slice_steps)
+    events = run_for_extras(digits, tmp_path / "out", "numpy", epochs=1, train_images=60, slice_steps=slice_steps)
     extra = extras_of(events, "numpy")
     assert extra.call_seconds is None
     assert reason in str(extra.call_reason)
 
 
-@pytest.mark.usefixtures("ample")
 def test_fewer_test_images_than_predictions_are_no_error(tmp_path: Path) -> None:
     """Seven test images are predicted in turn, by a framework that refuses to predict nothing."""
     dataset = find_dataset(str(write_folder(tmp_path / "few")))
-    events = run(dataset, tmp_path / "out", "scikit-learn", epochs=1, train_images=12, batch_size=4, slice_steps=1)
+    events = run_for_extras(
+        dataset, tmp_path / "out", "scikit-learn", epochs=1, train_images=12, batch_size=4, slice_steps=1
+    )
     assert {end.status for end in ends(events).values()} == {"ok"}
     for name in ("numpy", "scikit-learn"):
         assert len(extras_of(events, name).latency_seconds) >= 20
@@ -247,7 +247,7 @@ def test_an_interrupt_among_the_extras_keeps_the_block(digits: Dataset, tmp_path
     ))  # fmt: skip
     plan = make_plan(digits, [name], **SMALL)
     with pytest.raises(KeyboardInterrupt):
-        conduct(plan, digits.folder, tmp_path / "out")
+        conduct(plan, digits.folder, tmp_path / "out", extra_part=inf)
     recorded = read_block(tmp_path / "out", plan.blocks[0])
     assert recorded.complete
     assert {end.status for end in ends(recorded.events).values()} == {"ok"}
