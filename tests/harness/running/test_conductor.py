@@ -105,7 +105,7 @@ def everyone(mnist: Dataset, compiled: Path, shared: Path) -> Path:
     """The results of a run of all backends on MNIST, with one thread and all its test images."""
 
     def make(out: Path) -> None:
-        plan = make_plan(mnist, epochs=2, train_images=3000, slice_steps=48, threads=1)
+        plan = make_plan(mnist, epochs=2, train_images=3000, with_slow=True, slice_steps=48, threads=1)
         conduct(plan, mnist.folder, out, extras=False, caches=compiled)
 
     return once(shared / "everyone", make)
