@@ -24,7 +24,7 @@ class Description:
         extra: the extra of lockstep-bench that installs the framework; empty where the core suffices.
         devices: where it can run.
         dtypes: in which arithmetic it can run.
-        slow_start: what it does before its first step that takes most of a minute; empty where it starts faster.
+        slow: why a quick run of it takes most of half a minute or longer; empty where it is faster.
     """
 
     name: ClassVar[str]
@@ -35,7 +35,7 @@ class Description:
     extra: ClassVar[str] = ""
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     dtypes: "ClassVar[tuple[Dtype, ...]]" = ("float32", "float64")
-    slow_start: ClassVar[str] = ""
+    slow: ClassVar[str] = ""
 
     @classmethod
     def missing(cls) -> list[str]:

@@ -31,6 +31,7 @@ class Mlx(Backend):
     modules = ("mlx.core",)
     extra = "mlx"
     dtypes = ("float32",)
+    slow = "a step on the CPU takes ten times NumPy's"
 
     @classmethod
     def native_defaults(cls) -> Defaults:

@@ -139,6 +139,7 @@ class PyTorchTuned(PyTorch):
     name: ClassVar[str] = "pytorch-tuned"
     style: ClassVar[Style] = "tuned"
     programs = ("g++",)
+    slow = "its first step compiles for about 20 s"
 
     def build(self, problem: Problem, weights: Weights, train: Split, device: str, threads: int) -> None:
         """Copy everything into tensors and define the step; it is compiled when it is first called."""

@@ -33,7 +33,7 @@ class Tinygrad(Backend):
     modules = ("tinygrad",)
     programs = ("clang",)
     extra = "tinygrad"
-    slow_start = "its first steps search for kernels for about a minute"
+    slow = "its first steps search for kernels for about a minute"
     beam: ClassVar[int] = 2
 
     @classmethod

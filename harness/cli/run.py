@@ -58,7 +58,7 @@ def run(
     ] = None,
     replicates: Annotated[int, typer.Option(help="How often to run all of it, in new processes.")] = 1,
     with_slow: Annotated[
-        bool, typer.Option("--with-slow", help="In quick, also the backends that take most of a minute to start.")
+        bool, typer.Option("--with-slow", help="In quick, also the backends that take most of half a minute or longer.")
     ] = False,
     aa: Annotated[bool, typer.Option("--aa", help="Run the reference twice: their ratio is noise alone.")] = False,
     device: Annotated[str, typer.Option(help="Where to train: cpu, or what a backend offers beside it.")] = "cpu",

@@ -69,7 +69,7 @@ def make_plan(
 ) -> Plan:
     """Resolve what was asked for; no backends means all there are, those not installed planned as skipped.
 
-    `quick` skips those that are slow to start as well, unless they are named or `with_slow` asks for them.
+    `quick` skips those that are slow as well, unless they are named or `with_slow` asks for them.
 
     Several thread counts are run one after another, and compared within themselves; `replicates` is how often all of
     it is done, in new processes; `aa` adds the reference a second time. In the `native` profile every backend has its
@@ -183,7 +183,7 @@ def choose_backends(
     """The backends to run, the reference first; named ones must be able to run, of all the others the reason is noted.
 
     With `aa` the reference is among them twice, the second time as `numpy-aa`. Without `with_slow`, those that are not
-    named and slow to start are skipped.
+    named and slow are skipped.
 
     Raises:
         UsageError: a backend is not known, not installed, cannot run so, or is named twice.
@@ -192,7 +192,7 @@ def choose_backends(
     somebody_can = any(device in backend.devices for backend in classes.values())
     chosen = [_planned(spec, backend, device, dtype, somebody_can) for spec, backend in classes.items()]
     if not (with_slow or specs):
-        chosen = [_quick(backend, classes[backend.spec].slow_start) for backend in chosen]
+        chosen = [_quick(backend, classes[backend.spec].slow) for backend in chosen]
     for backend in chosen:
         if backend.skip and backend.spec in (REFERENCE, *specs):
             raise UsageError(f"{backend.name} cannot run here: {backend.skip}")
@@ -205,11 +205,11 @@ def choose_backends(
     return chosen
 
 
-def _quick(backend: PlannedBackend, slow_start: str) -> PlannedBackend:
-    """The backend as a quick run has it: skipped where it is slow to start."""
-    if backend.skip or not slow_start:
+def _quick(backend: PlannedBackend, slow: str) -> PlannedBackend:
+    """The backend as a quick run has it: skipped where it is slow."""
+    if backend.skip or not slow:
         return backend
-    return backend.model_copy(update={"skip": f"{slow_start}, too long for quick: add --with-slow, or name it"})
+    return backend.model_copy(update={"skip": f"{slow}, too long for quick: add --with-slow, or name it"})
 
 
 def _load(spec: str) -> type[Backend]:

@@ -104,9 +104,9 @@ def test_a_small_dataset_has_more_epochs_so_that_there_are_intervals(
     assert make_plan(digits, ["numpy"], **options).problem.epochs == epochs
 
 
-def test_quick_leaves_out_what_is_slow_to_start(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_leaves_out_what_is_slow(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Unless it is named, asked for, or another preset; the reason says how to have it."""
-    monkeypatch.setattr(registered()["scikit-learn"], "slow_start", "it compiles for a minute")
+    monkeypatch.setattr(registered()["scikit-learn"], "slow", "it compiles for a minute")
     slow = "it compiles for a minute, too long for quick: add --with-slow, or name it"
 
     def skip(*names: str, **options: Any) -> str | None:
