@@ -35,7 +35,7 @@ class Preset(NamedTuple):
 
 PresetName = Literal["quick", "standard", "full"]
 PRESETS: dict[PresetName, Preset] = {
-    "quick": Preset(epochs=2, train_images=9_000, seeds=(0,), slice_steps=100),
+    "quick": Preset(epochs=3, train_images=6_000, seeds=(0,), slice_steps=100),
     "standard": Preset(epochs=20, train_images=None, seeds=(0,), slice_steps=500),
     "full": Preset(epochs=20, train_images=None, seeds=(0, 1, 2, 3, 4), slice_steps=500),
 }
