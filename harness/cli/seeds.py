@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lockstep_bench.harness.cli.report import report_seeds
-from lockstep_bench.harness.cli.terminal import PLAIN, DataOption, DatasetOption, command_line, console, say
+from lockstep_bench.harness.cli.terminal import DataOption, DatasetOption, command_line, console, say
 from lockstep_bench.harness.errors import LockstepError
 
 
@@ -29,6 +29,7 @@ def seeds(
     from lockstep_bench.harness.data.find import find_dataset
     from lockstep_bench.harness.records.format import SeedsEvent
     from lockstep_bench.harness.running import resuming
+    from lockstep_bench.harness.running.progress import Pulse
     from lockstep_bench.harness.running.seeds import plan_seeds, train_seeds
 
     found = find_dataset(dataset, data, say)
@@ -50,11 +51,12 @@ def seeds(
             first, last = event.scores[0], event.scores[-1]
             errors = [score.test_error_percent for score in event.scores]
             text = f"seeds {first.seed} to {last.seed}, epoch {event.epoch} of {plan.problem.epochs}: test error "
-            console.print(f"{text}{min(errors):.2f} to {max(errors):.2f} % in {event.train_seconds:.0f} s", **PLAIN)
+            pulse.say(f"{text}{min(errors):.2f} to {max(errors):.2f} % in {event.train_seconds:.0f} s")
 
-    interrupted = False
+    interrupted, pulse = False, Pulse(console)
     try:
-        train_seeds(plan, found.folder, out, observe, resume=resume)
+        with pulse:
+            train_seeds(plan, found.folder, out, observe, heartbeat=pulse.heartbeat, resume=resume)
     except KeyboardInterrupt:
         interrupted = True
     results = report_seeds(out)

@@ -44,7 +44,7 @@ def sweep(
     """
     from lockstep_bench.harness.data.find import RESERVED, find_dataset
     from lockstep_bench.harness.records.sweep_grid import read_sweep
-    from lockstep_bench.harness.running.progress import SweepProgress
+    from lockstep_bench.harness.running.progress import Pulse, SweepProgress
     from lockstep_bench.harness.running.resuming import see_that_it_fits
     from lockstep_bench.harness.running.sweep import blocks_to_run, conduct_sweep, make_sweep, swept_again
 
@@ -73,7 +73,9 @@ def sweep(
     out = out or Path("results") / f"sweep-{datetime.now():%Y%m%d-%H%M%S}"
     interrupted = False
     try:
-        conduct_sweep(planned, found, out, SweepProgress(blocks_to_run(planned, out), console), resume=resume)
+        with Pulse(console) as pulse:
+            progress = SweepProgress(blocks_to_run(planned, out), pulse)
+            conduct_sweep(planned, found, out, progress, heartbeat=pulse.heartbeat, resume=resume)
     except KeyboardInterrupt:
         interrupted = True
     cells = report_sweep(out).cells

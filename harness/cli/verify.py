@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from lockstep_bench.harness.cli.activity import activity
 from lockstep_bench.harness.cli.terminal import (
     PLAIN,
     BackendsArgument,
@@ -41,12 +42,13 @@ def verify(
     from lockstep_bench.harness.running.verification import Verifier
 
     say_refused(backends)
-    verifier = Verifier(find_dataset(dataset, data, say), dtype.value, device=device)
+    found = find_dataset(dataset, data, say)
     all_passed = True
-    for verification in verifier.verify_all(backends or []):
-        all_passed &= verification.passed or (verification.backend.skip is not None)
-        for line in verification.lines():
-            console.print(line, **PLAIN)
+    with activity("verifying") as stage:
+        for verification in Verifier(found, dtype.value, device=device).verify_all(backends or [], stage):
+            all_passed &= verification.passed or (verification.backend.skip is not None)
+            for line in verification.lines():
+                console.print(line, **PLAIN)
     if not all_passed:
         raise LockstepError(
             "a backend did not pass: the lines marked FAILED say what was expected, what came, and the usual causes"

@@ -1,4 +1,4 @@
-"""The live table of a run.
+"""The live table of a run, and the lines of a sweep and of many seeds.
 
 It is drawn between turns, and now and then in a turn that lasts: a display that refreshes itself all the time would use
 the workers' CPU.
@@ -43,9 +43,9 @@ If only heartbeats come, a terminal is drawn anew after the second, and a log ge
 TABLE_WIDTH = 70
 """A terminal of fewer characters shows a line in place of the table."""
 TURNS: Final[dict[str, Phase]] = {
-    **dict.fromkeys(("start", "build"), "starting"),
-    **dict.fromkeys(("train", "floor"), "training"),
-    "evaluate": "evaluating",
+    **dict.fromkeys(("start", "build", "build_seeds"), "starting"),
+    **dict.fromkeys(("train", "train_seeds", "floor"), "training"),
+    **dict.fromkeys(("evaluate", "evaluate_seeds"), "evaluating"),
     **dict.fromkeys(("save", "latency", "call"), "measuring"),
     "close": "ending",
 }
@@ -253,11 +253,51 @@ def describe(block: Block, plan: Plan) -> str:
     return f"seed {block.seed}{threads}{replicate}{profile}"
 
 
+class Pulse(AbstractContextManager["Pulse"]):
+    """Lines that stay, and between them a sign of life: a line in place on a terminal, one more now and then in a log.
+
+    Goes on where nobody is there to read any more.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = monotonic) -> None:
+        self.console, self.clock = console, clock
+        self.live = Live(console=console, auto_refresh=False, transient=True) if is_redrawn(console) else None
+        self.shown_at = clock()
+
+    def __enter__(self) -> Self:
+        if self.live:
+            with suppress(OSError):
+                self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            with suppress(OSError):
+                self.live.stop()
+
+    def say(self, line: str) -> None:
+        """Show a line that stays."""
+        with suppress(OSError):
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.shown_at = self.clock()
+
+    def heartbeat(self, _: Block, backend: str, do: str) -> None:
+        """Show whose turn it is where nothing has been shown for long; the arguments are those of `Heartbeat`."""
+        line = f"{TURNS[do]}: {backend.removeprefix('_')}"
+        since = self.clock() - self.shown_at
+        if self.live and since >= REDRAWN_SECONDS:
+            with suppress(OSError):
+                self.live.update(Text(line), refresh=True)
+            self.shown_at = self.clock()
+        elif not self.live and since >= SILENT_SECONDS:
+            self.say(line)
+
+
 class SweepProgress:
     """Says a line for every block of a sweep that came to its end: who took how long, and when the sweep may end."""
 
-    def __init__(self, blocks: int, console: Console) -> None:
-        self.blocks, self.console = blocks, console
+    def __init__(self, blocks: int, pulse: Pulse) -> None:
+        self.blocks, self.pulse = blocks, pulse
         self.done = 0
         self.since = monotonic()
 
@@ -290,5 +330,4 @@ class SweepProgress:
         problem = plan.problem
         where = f"batch size {problem.batch_size}, width {problem.hidden}, {plan.dataset.train_images:,} images"
         line = f"{self.done}/{self.blocks}  {where}, threads {block.threads}: µs per step {times}; {left:.0f} min left"
-        with suppress(OSError):  # nobody may be there to read it: the sweep goes on
-            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self.pulse.say(line)

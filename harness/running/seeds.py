@@ -36,7 +36,7 @@ from lockstep_bench.harness.records.format import (
     SeedsPlan,
     StartEvent,
 )
-from lockstep_bench.harness.running.block_conductor import replied, sent_digits
+from lockstep_bench.harness.running.block_conductor import Heartbeat, replied, sent_digits
 from lockstep_bench.harness.running.conductor import Observer, conduct_blocks
 from lockstep_bench.harness.running.plan import make_plan
 from lockstep_bench.harness.running.schedule import steps
@@ -102,7 +102,13 @@ def plan_seeds(
 
 
 def train_seeds(
-    plan: SeedsPlan, dataset: Path, out: Path, observe: Observer = lambda *_: None, *, resume: bool = False
+    plan: SeedsPlan,
+    dataset: Path,
+    out: Path,
+    observe: Observer = lambda *_: None,
+    *,
+    heartbeat: Heartbeat = lambda *_: None,
+    resume: bool = False,
 ) -> None:
     """Train every seed of a plan into a results folder; arguments and errors are those of `conductor.conduct`.
 
@@ -110,7 +116,7 @@ def train_seeds(
     """
 
     def conductor(block: Block, emit: Callable[[Event], None]) -> SeedsConductor:
-        return SeedsConductor(plan, block, dataset, out / "logs" / block.id, emit)
+        return SeedsConductor(plan, block, dataset, out / "logs" / block.id, emit, heartbeat)
 
     conduct_blocks(plan, dataset, out, observe, conductor, resume=resume, retry_failed=True)
 
@@ -122,8 +128,17 @@ class SeedsConductor:
         arrays: the checked seed's predicted digits by both, uint8 (epochs, test images), as `predicted/BACKEND`.
     """
 
-    def __init__(self, plan: SeedsPlan, block: Block, dataset: Path, logs: Path, emit: Callable[[Event], None]) -> None:
+    def __init__(
+        self,
+        plan: SeedsPlan,
+        block: Block,
+        dataset: Path,
+        logs: Path,
+        emit: Callable[[Event], None],
+        heartbeat: Heartbeat,
+    ) -> None:
         self.plan, self.block, self.dataset, self.logs, self.emit = plan, block, dataset, logs, emit
+        self.heartbeat = heartbeat
         self.seeds = plan.seeds(block)
         self.arrays: dict[str, NDArray[Any]] = {}
         self.digits: dict[str, list[NDArray[np.uint8]]] = {}
@@ -176,6 +191,7 @@ class SeedsConductor:
                 log=self.logs / f"{backend.name}.log",
                 timeout=self.plan.turn_timeout_seconds,
                 module=module,
+                heartbeat=lambda do: self.heartbeat(self.block, backend.name, do),
             )
         )
         self.emit(replied(StartEvent, backend=backend.name, **worker.start()))

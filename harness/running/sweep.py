@@ -22,6 +22,7 @@ from lockstep_bench.harness.records.format import Plan
 from lockstep_bench.harness.records.raw_files import blocks_left, locked, write_record
 from lockstep_bench.harness.records.sweep_grid import FILE, Point, Sweep, call_point, folder_of, points
 from lockstep_bench.harness.running import resuming
+from lockstep_bench.harness.running.block_conductor import Heartbeat
 from lockstep_bench.harness.running.conductor import Observer, conduct
 from lockstep_bench.harness.running.plan import make_plan
 from lockstep_bench.harness.statistics import FEWEST
@@ -131,7 +132,13 @@ def plan_of(sweep: Sweep, point: Point, dataset: Dataset) -> Plan:
 
 
 def conduct_sweep(
-    sweep: Sweep, dataset: Dataset, out: Path, observe: Callable[[Plan], Observer], *, resume: bool = False
+    sweep: Sweep,
+    dataset: Dataset,
+    out: Path,
+    observe: Callable[[Plan], Observer],
+    *,
+    heartbeat: Heartbeat = lambda *_: None,
+    resume: bool = False,
 ) -> None:
     """Run every Problem of a sweep into a folder.
 
@@ -140,6 +147,7 @@ def conduct_sweep(
         dataset: the cached dataset.
         out: the sweep's folder; made, or empty.
         observe: is told the plan of every Problem that is begun, and returns what is told its events.
+        heartbeat: as in `conduct`.
         resume: go on with this sweep where `out` holds it.
 
     Raises:
@@ -155,7 +163,16 @@ def conduct_sweep(
             extras = point == call_point(sweep)
             folder = folder_of(out, point)
             # What a call costs is taken off every turn of the sweep: it has to be known, however short the training is.
-            conduct(plan, dataset.folder, folder, observe(plan), extras=extras, extra_part=inf, resume=True)
+            conduct(
+                plan,
+                dataset.folder,
+                folder,
+                observe(plan),
+                heartbeat=heartbeat,
+                extras=extras,
+                extra_part=inf,
+                resume=True,
+            )
 
 
 def blocks_to_run(sweep: Sweep, out: Path) -> int:

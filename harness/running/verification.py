@@ -5,7 +5,7 @@ short run in lockstep with the reference (`conductor.py`).
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from math import nan
@@ -143,10 +143,13 @@ class Verifier:
         except WorkerFailed as failed:
             raise LockstepError(f"the oracle itself failed, {failed.status}: {failed.reason}") from failed
 
-    def verify_all(self, specs: Sequence[str] = ()) -> Iterator[Verification]:
-        """Verify the backends that are named, or all there are, one after another."""
+    def verify_all(
+        self, specs: Sequence[str] = (), begun: Callable[[str], None] = lambda _: None
+    ) -> Iterator[Verification]:
+        """Verify the backends that are named, or all there are, one after another; `begun` is told each one's name."""
         for backend in choose_backends(specs, dtype=self.dtype, device=self.device):
             if not specs or backend.spec in specs:
+                begun(backend.name)
                 yield self.verify(backend)
 
     def verify(self, backend: PlannedBackend, parts: Sequence[Part] = get_args(Part)) -> Verification:

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from lockstep_bench.backends import registered
+from lockstep_bench.harness.cli import activity
 from support.command import LOCKSTEP, files, lockstep, lockstep_process, nowhere_to_get_mnist
 
 BROKEN = Path(__file__).parents[2] / "broken"
@@ -352,9 +353,15 @@ def test_backends_lists_all_of_them_and_imports_none(tmp_path: Path) -> None:
     assert printed.splitlines()[-1] == "[]"
 
 
-def test_verify_passes_the_same_network_and_fails_another(tmp_path: Path) -> None:
-    """Exit code 0 for the reference; 1 for an adapter with another epsilon, and the lines say what differs."""
-    assert lockstep("verify", "numpy", "--dataset", "digits", cwd=tmp_path).returncode == 0
+def test_verify_passes_the_same_network_and_fails_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exit code 0 for the reference; 1 for an adapter with another epsilon, and the lines say what differs.
+
+    While it lasts it says whom it is about.
+    """
+    monkeypatch.setattr(activity, "REPEAT_SECONDS", 0.1)
+    passed = lockstep("verify", "numpy", "--dataset", "digits", cwd=tmp_path)
+    assert passed.returncode == 0
+    assert "verifying: numpy, " in passed.stdout
     process = lockstep("verify", BROKEN / "epsilon_1e_8.py", "--dataset", "digits", cwd=tmp_path)
     assert process.returncode == 1
     assert "FAILED epsilon-1e-8: losses: expected at most 2e-06 from the oracle; came" in process.stdout

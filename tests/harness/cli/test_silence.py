@@ -19,8 +19,10 @@ from lockstep_bench.harness.running import worker_process
 from lockstep_bench.harness.running.conductor import conduct
 from lockstep_bench.harness.running.forecast import Stopwatch
 from lockstep_bench.harness.running.plan import make_plan
-from lockstep_bench.harness.running.progress import Progress
+from lockstep_bench.harness.running.progress import Progress, Pulse, SweepProgress
+from lockstep_bench.harness.running.sweep import conduct_sweep, make_sweep
 from lockstep_bench.harness.running.worker_process import WorkerProcess
+from lockstep_bench.harness.statistics import FEWEST
 
 BEAT, BEATS = worker_process.HEARTBEAT_SECONDS, 10
 LOG_SECONDS, TERMINAL_SECONDS = 30, 5
@@ -88,6 +90,19 @@ def small(digits: Dataset, *backends: str) -> Plan:
     return make_plan(digits, backends, epochs=2, train_images=120, slice_steps=4, threads=1, turn_timeout=60.0)
 
 
+def make_turns_last(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every turn last for 40 s more by this clock."""
+
+    def slow_ask(worker: WorkerProcess, do: str, **arguments: Any) -> dict[str, Any]:
+        for _ in range(BEATS):
+            clock.now += BEAT
+            worker.heartbeat(do)
+        return ask(worker, do, **arguments)
+
+    ask = WorkerProcess.ask
+    monkeypatch.setattr(WorkerProcess, "ask", slow_ask)
+
+
 def test_a_turn_that_lasts_is_shown_while_it_lasts(
     digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,15 +134,7 @@ def test_nothing_is_silent_for_long(
 ) -> None:
     """Where every turn lasts for 40 s, no two writes are further apart than is promised, and all time has a phase."""
     clock, writes, last_epoch = Clock(), [0.0], [0.0]
-
-    def slow_ask(worker: WorkerProcess, do: str, **arguments: Any) -> dict[str, Any]:
-        for _ in range(BEATS):
-            clock.now += BEAT
-            worker.heartbeat(do)
-        return ask(worker, do, **arguments)
-
-    ask = WorkerProcess.ask
-    monkeypatch.setattr(WorkerProcess, "ask", slow_ask)
+    make_turns_last(clock, monkeypatch)
     console = Console(file=Log(lambda _: writes.append(clock.now)), force_terminal=is_terminal, width=120)
     stopwatch, plan = Stopwatch(clock), small(digits, "numpy")
     with Progress(plan, console, stopwatch) as progress:
@@ -143,6 +150,22 @@ def test_nothing_is_silent_for_long(
     assert sum(stopwatch.spent.values()) == clock.now
     assert stopwatch.spent["measuring"] + stopwatch.spent["ending"] == clock.now - last_epoch[0]
     assert stopwatch.spent["measuring"] > 0
+
+
+@pytest.mark.parametrize(("is_terminal", "most"), [(False, LOG_SECONDS), (True, TERMINAL_SECONDS)])
+def test_a_sweep_is_not_silent(
+    digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_terminal: bool, most: float
+) -> None:
+    """Its lines are one for a block: in between it says whose turn it is."""
+    clock, writes = Clock(), [0.0]
+    make_turns_last(clock, monkeypatch)
+    console = Console(file=Log(lambda _: writes.append(clock.now)), force_terminal=is_terminal, width=120)
+    swept = make_sweep(digits, ["numpy"], batch_size=[60], hidden=[10], train_images=[120], threads=[1], rounds=FEWEST)
+    with Pulse(console, clock) as pulse:
+        conduct_sweep(swept, digits, tmp_path / "out", SweepProgress(1, pulse), heartbeat=pulse.heartbeat)
+    writes.append(clock.now)
+    assert clock.now > LOG_SECONDS
+    assert max(after - before for before, after in pairwise(writes)) <= most
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])

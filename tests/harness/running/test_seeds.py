@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 from scipy.stats import beta
 
 from lockstep_bench.backends.jax import JaxScan
@@ -24,6 +26,7 @@ from lockstep_bench.harness.records.format import EndEvent, SeedsEvent, SeedsPla
 from lockstep_bench.harness.records.raw_files import block_path, plan_path, read_arrays, read_block, read_plan_of
 from lockstep_bench.harness.report.seeds_summary import answer
 from lockstep_bench.harness.report.write import write_seeds_report
+from lockstep_bench.harness.running.progress import Pulse
 from lockstep_bench.harness.running.seeds import plan_seeds, train_seeds
 from lockstep_bench.harness.tables.seeds_tables import SeedsResults, load_seeds, spread
 from lockstep_bench.harness.worker.metrics import score
@@ -58,7 +61,8 @@ def trained(digits: Dataset, shared: Path) -> Path:
     """A folder of three seeds, with its report."""
 
     def make(out: Path) -> None:
-        train_seeds(plan_of(digits), digits.folder, out)
+        pulse = Pulse(Console(file=StringIO()))  # it names every turn, or raises
+        train_seeds(plan_of(digits), digits.folder, out, heartbeat=pulse.heartbeat)
         write_seeds_report(out)
 
     return once(shared / "seeds", make)
