@@ -19,6 +19,7 @@ from lockstep_bench.harness.cli.terminal import (
     numbers,
     say,
     say_refused,
+    say_variables,
 )
 from lockstep_bench.harness.errors import LockstepError, UsageError
 
@@ -65,6 +66,10 @@ def run(
     profile: Annotated[
         Profile, typer.Option(help="One network, checked; or each with its framework's own defaults, not checked.")
     ] = Profile.IDENTICAL,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="An environment variable that workers inherit though it decides speed."),
+    ] = None,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
     target: Annotated[float, typer.Option(help="The test error, in percent, to time the way to.")] = 7.21,
@@ -132,6 +137,7 @@ def run(
             turn_timeout=turn_timeout,
             command=command_line(),
             with_slow=with_slow,
+            keep=keep or [],
         )
     if recorded and out:
         resuming.see_that_it_fits(recorded, plan, out)
@@ -140,6 +146,8 @@ def run(
     interrupted = ""
     left = blocks_left(out, plan, retry_failed) if recorded else plan.blocks
     say_skipped(plan)
+    if cluster is None:
+        say_variables(plan.keep)
     with Progress(plan.model_copy(update={"blocks": left}), console, stopwatch) as progress:
         observe = progress.observe
         again: Any = {"resume": resume, "retry_failed": retry_failed}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from lockstep_bench.harness.cli.report import report_seeds
-from lockstep_bench.harness.cli.terminal import DataOption, DatasetOption, command_line, console, say
+from lockstep_bench.harness.cli.terminal import DataOption, DatasetOption, command_line, console, say, say_variables
 from lockstep_bench.harness.errors import LockstepError
 
 
@@ -45,6 +45,8 @@ def seeds(
     )
     if resume:
         plan = resuming.continued(plan, out)
+
+    say_variables()
 
     def observe(_: object, event: object) -> None:
         if isinstance(event, SeedsEvent):

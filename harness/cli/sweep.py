@@ -15,6 +15,7 @@ from lockstep_bench.harness.cli.terminal import (
     console,
     numbers,
     say,
+    say_variables,
 )
 from lockstep_bench.harness.errors import LockstepError, UsageError
 
@@ -70,6 +71,7 @@ def sweep(
     if recorded and out:
         see_that_it_fits(recorded, planned, out)
         planned = recorded
+    say_variables()
     out = out or Path("results") / f"sweep-{datetime.now():%Y%m%d-%H%M%S}"
     interrupted = False
     try:

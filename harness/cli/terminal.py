@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+from collections.abc import Collection
 from errno import EPIPE
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -53,6 +54,18 @@ def say_refused(backends: list[str] | None) -> None:
 
     for reason in () if backends else refused().values():
         say(f"left out: {reason}")
+
+
+def say_variables(keep: Collection[str] = ()) -> None:
+    """Say which of the environment variables that decide how fast a backend computes workers lack, and which not."""
+    from lockstep_bench.harness.machine.variables import inherited, recordable
+
+    variables = inherited(os.environ, keep)
+    removed, kept = ([f"{name}={value}" for name, value in recordable(part).items()] for part in variables)
+    if removed:
+        say(f"workers start without {', '.join(removed)}; lockstep run --keep NAME keeps one")
+    if kept:
+        say(f"workers inherit {', '.join(kept)}")
 
 
 def numbers(option: str, text: str | None) -> list[int] | None:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lockstep_bench.harness.errors import UsageError, one_line
+from lockstep_bench.harness.machine.variables import environment_without
 
 SIDE = 28  # pixels, across and down
 CLASSES = 10
@@ -171,7 +172,8 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 def read_digits() -> Raw:
     """scikit-learn's own 1,797 digits of 8 x 8 pixels, 0 to 16: each pixel tripled, with a border of 2."""
-    from sklearn.datasets import load_digits
+    with environment_without():  # scikit-learn sets variables when it is imported
+        from sklearn.datasets import load_digits
 
     digits = load_digits()
     large = digits.images.astype(np.uint8).repeat(DIGITS_ZOOM, axis=1).repeat(DIGITS_ZOOM, axis=2)

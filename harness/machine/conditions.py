@@ -4,7 +4,6 @@ All of it is read off the clock, from counters that the system keeps anyway.
 """
 
 import os
-import re
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -13,11 +12,8 @@ from typing import Any
 
 import psutil
 
-SPEED_VARIABLES = re.compile(
-    "(OMP|GOMP|KMP|OPENBLAS|MKL|BLIS|VECLIB|NUMEXPR|NUMBA|TORCH|PYTORCH|KERAS|JAX|XLA|PJRT|CUDA|NVIDIA|MALLOC)_.*"
-    "|TF_(NUM|XLA|ENABLE|CPP|GPU|FORCE|CUDNN)_.*|NPROC|LD_PRELOAD"
-)
-"""Names of environment variables that bear on speed."""
+from lockstep_bench.harness.machine.variables import environment_without
+
 SUSPENDED = 0.5
 """Seconds that two clocks must have drifted apart: reading one after the other makes them differ by less."""
 BUSY = 0.1
@@ -49,7 +45,8 @@ def affinity() -> list[int]:
 
 def thread_pools() -> list[dict[str, Any]]:
     """The BLAS and OpenMP libraries of this process, as threadpoolctl reports them."""
-    from threadpoolctl import threadpool_info
+    with environment_without():  # it sets a variable when it is imported
+        from threadpoolctl import threadpool_info
 
     keys = ("user_api", "internal_api", "version", "num_threads", "threading_layer", "architecture")
     return [{key: pool[key] for key in keys if key in pool} for pool in threadpool_info()]
@@ -62,12 +59,6 @@ def blas(pools: Iterable[Mapping[str, Any]]) -> str:
         " ".join(str(pool[key]) for key in keys if pool.get(key)) for pool in pools if pool.get("user_api") == "blas"
     )
     return ", ".join(dict.fromkeys(found))
-
-
-def speed_variables() -> dict[str, str]:
-    """The environment variables that bear on speed; of a path only the last part, for the rest is nobody's business."""
-    found = {name: value for name, value in sorted(os.environ.items()) if SPEED_VARIABLES.fullmatch(name)}
-    return {name: value.rstrip("/").rpartition("/")[2] for name, value in found.items()}
 
 
 def thread_seconds() -> dict[int, float]:

@@ -54,7 +54,6 @@ def machine_details() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "libraries": conditions.thread_pools(),
-        "variables": conditions.speed_variables(),
         "gpus": gpus(),
         "load_average": list(os.getloadavg()),
     }

@@ -76,7 +76,8 @@ class Plan(Record):
     """What was asked for, as resolved when the run began; plans from before runs could be resumed lack `python`.
 
     `fixed_steps` is for plans that end after so many steps, whole batches all of them: the Problem then has one epoch,
-    which is as long as they are (`problem.fixed_order`).
+    which is as long as they are (`problem.fixed_order`). `keep` has the names of the deciding environment variables
+    that workers inherit.
     """
 
     file: ClassVar[str] = "plan.json"
@@ -98,6 +99,7 @@ class Plan(Record):
     turn_timeout_seconds: Positive
     target_error_percent: Number
     machine: str
+    keep: list[str] = []
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> Self:
@@ -164,7 +166,9 @@ class MachineEvent(Record):
     """The first line of a block: when (UTC, ISO 8601) and on what it was run.
 
     `nodes` is how many nodes of a cluster were on that machine: where there are more than one, blocks disturbed each
-    other.
+    other. Of the environment variables that decide how fast a backend computes, workers started without those in
+    `variables_removed`, and inherited `variables_kept`. Records of before lack both: they inherited all, which are in
+    `details`.
     """
 
     event: Literal["machine"] = "machine"
@@ -172,6 +176,8 @@ class MachineEvent(Record):
     started: str
     details: dict[str, Any]
     nodes: Annotated[int, Field(ge=1, le=2**16)] = 1
+    variables_removed: dict[str, str] | None = None
+    variables_kept: dict[str, str] | None = None
 
 
 class StartEvent(Record):
@@ -195,7 +201,7 @@ class BuildEvent(Record):
     `initializer`, `epsilon`, `epsilon_placement` and `l2` are what it trains with, as in `problem.Defaults`. Records
     from before there was a native profile lack them: all trained with these.
 
-    `pools` are its thread pools as threadpoolctl reports them, `variables` the environment's that bear on speed.
+    `pools` are its thread pools as threadpoolctl reports them, `variables` the environment's that decide.
     """
 
     event: Literal["build"] = "build"

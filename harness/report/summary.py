@@ -346,6 +346,10 @@ def conditions(results: Results) -> Iterator[str]:
     floor, name = dense_floor(results)
     if not isnan(floor):
         yield f"{name}: {floor:,.0f} µs per step, the median over rounds"
+    if kept := each(runs["variables_kept"]):
+        yield f"environment variables that workers inherited: `{kept}`"
+    if removed := each(runs["variables_removed"]):
+        yield f"environment variables that they started without: `{removed}`"
     for backend, versions in runs.groupby("backend", sort=False)["versions"]:
         yield f"{backend}: {each(versions) or 'no version recorded'}"
     changes = " with uncommitted changes" if plan.commit_clean is False else ""

@@ -21,6 +21,7 @@ from lockstep_bench.backends import REFERENCE
 from lockstep_bench.harness.checks.equivalence import disagreements, gate
 from lockstep_bench.harness.machine import environment
 from lockstep_bench.harness.machine.conditions import Watch
+from lockstep_bench.harness.machine.variables import recorded_variables
 from lockstep_bench.harness.records.format import (
     Block,
     BuildEvent,
@@ -103,6 +104,7 @@ class BlockConductor:
                 machine=self.plan.machine,
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
                 details=environment.machine_details(),
+                **recorded_variables(self.plan.keep),
             )
         )
         with ExitStack() as processes:
@@ -164,6 +166,7 @@ class BlockConductor:
             log=self.logs / f"{name}.log",
             timeout=self.plan.turn_timeout_seconds,
             caches=self.caches,
+            keep=self.plan.keep,
             heartbeat=lambda do: self.heartbeat(self.block, name, do),
         )
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.errors import UsageError
+from lockstep_bench.harness.machine.variables import environment_without
 from lockstep_bench.harness.records.format import Plan
 from lockstep_bench.harness.running.cluster_nodes import Say, fit_nodes, send_data
 from lockstep_bench.harness.running.cluster_run import ClusterRun
@@ -78,7 +79,7 @@ def connected(cluster: str) -> Iterator[Any]:
             ("asyncio", "distributed", "tornado")
         ):  # what is to be known of a lost connection is said here
             logging.getLogger(name).setLevel(logging.CRITICAL)
-    with ExitStack() as stack:
+    with environment_without(), ExitStack() as stack:  # Dask's nannies set variables here, for their workers
         address: Any = cluster
         if cluster.startswith(LOCAL):
             count = cluster.removeprefix(LOCAL)

@@ -66,6 +66,7 @@ def make_plan(
     turn_timeout: float = 300.0,
     command: str = "",
     with_slow: bool = False,
+    keep: Sequence[str] = (),
 ) -> Plan:
     """Resolve what was asked for; no backends means all there are, those not installed planned as skipped.
 
@@ -73,7 +74,8 @@ def make_plan(
 
     Several thread counts are run one after another, and compared within themselves; `replicates` is how often all of
     it is done, in new processes; `aa` adds the reference a second time. In the `native` profile every backend has its
-    own defaults, and none is checked. With `fixed_steps` the run ends after so many, in one long epoch.
+    own defaults, and none is checked. With `fixed_steps` the run ends after so many, in one long epoch. Workers inherit
+    the environment variables that decide how fast they compute only where their names are in `keep`.
 
     Raises:
         UsageError: a value is out of range, or a backend named is not there or not installed.
@@ -140,6 +142,7 @@ def make_plan(
         turn_timeout_seconds=turn_timeout,
         target_error_percent=target,
         machine=environment.machine_name(device),
+        keep=list(dict.fromkeys(keep)),
     )
 
 

@@ -82,6 +82,7 @@ def planned_again(recorded: Plan, dataset: Dataset) -> Plan:
         profile=recorded.profile,
         target=recorded.target_error_percent,
         turn_timeout=recorded.turn_timeout_seconds,
+        keep=recorded.keep,
         with_slow=any(known[backend.spec].slow for backend in recorded.backends if backend.skip is None),
     )
 

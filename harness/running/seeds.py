@@ -21,6 +21,7 @@ from lockstep_bench.harness.checks.equivalence import disagreements
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.machine import environment
+from lockstep_bench.harness.machine.variables import recorded_variables
 from lockstep_bench.harness.records.format import (
     MOST_SEEDS,
     MOST_TOGETHER,
@@ -151,6 +152,7 @@ class SeedsConductor:
                 machine=environment.machine_name(),
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
                 details=environment.machine_details(),
+                **recorded_variables(self.plan.keep),
             )
         )
         with ExitStack() as processes, tempfile.TemporaryDirectory(prefix="lockstep-") as folder:
@@ -190,6 +192,7 @@ class SeedsConductor:
                 threads=self.block.threads,
                 log=self.logs / f"{backend.name}.log",
                 timeout=self.plan.turn_timeout_seconds,
+                keep=self.plan.keep,
                 module=module,
                 heartbeat=lambda do: self.heartbeat(self.block, backend.name, do),
             )

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -15,25 +15,13 @@ from time import perf_counter
 from typing import Any, Self
 
 from lockstep_bench.backends import load
+from lockstep_bench.harness.machine.variables import THREAD_VARIABLES, environment_without, inherited
 from lockstep_bench.harness.problem import Dtype, Problem, Profile
 from lockstep_bench.harness.records.format import Status
 from lockstep_bench.harness.running.process_guard import guard
 
 WORKER = "lockstep_bench.harness.worker.worker"
 """The module that a worker process runs."""
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-    "TF_NUM_INTEROP_THREADS",
-    "PJRT_NPROC",  # XLA's CPU client, so JAX's
-    "NPROC",
-)
 OPENBLAS_IDLE = {"OPENBLAS_THREAD_TIMEOUT": "4"}
 """OpenBLAS's threads sleep 2**4 cycles after their work, not 2**26: waiting workers leave the CPU to the others.
 
@@ -47,8 +35,6 @@ COMPILE_CACHES = (
     "XDG_CACHE_HOME",
 )
 """Folders of compiled code: a new worker's are empty, so that its start-up cost is not that of an earlier run."""
-UNWANTED = ("JAX_COMPILATION_CACHE_DIR",)
-"""Where it is set, JAX keeps compiled code from run to run; it has no cache if it is not."""
 FIRST_CPU = "LOCKSTEP_FIRST_CPU"
 HEARTBEAT_SECONDS = 4.0
 """How often a turn that lasts is noticed: often enough for a terminal, too seldom to be seen in what is timed."""
@@ -83,6 +69,7 @@ class WorkerProcess:
         log: the file that gets what it prints.
         timeout: how many seconds a turn may take.
         caches: the folder of what it compiles; an empty one, removed at its end, if none.
+        keep: the deciding variables (`variables.py`) that it inherits; it starts without the others.
         module: the worker that it runs.
         heartbeat: called with the kind of a turn when it begins, and every HEARTBEAT_SECONDS while it lasts.
 
@@ -100,6 +87,7 @@ class WorkerProcess:
         log: Path,
         timeout: float,
         caches: Path | None = None,
+        keep: Collection[str] = (),
         module: str = WORKER,
         heartbeat: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -107,8 +95,9 @@ class WorkerProcess:
         self.heartbeat = heartbeat
         self.caches = TemporaryDirectory(prefix="lockstep-", ignore_cleanup_errors=True)
         try:
-            adapter = load(spec).environment(threads, device, dtype)
-            environment = worker_environment(adapter, threads, caches or Path(self.caches.name))
+            with environment_without(inherited(os.environ, keep).removed):  # an adapter may build on what it finds
+                adapter = load(spec).environment(threads, device, dtype)
+            environment = worker_environment(adapter, threads, caches or Path(self.caches.name), keep)
         except Exception as error:  # it is the adapter's code
             raise WorkerFailed("error", f"in its environment: {type(error).__name__}: {error}") from error
         ours, theirs = socket.socketpair()
@@ -268,23 +257,30 @@ def ending(code: int | None) -> tuple[Status, str]:
     return "killed", f"killed by {names.get(-code, f'signal {-code}')}"
 
 
-def worker_environment(adapter: Mapping[str, str], threads: int, caches: Path) -> dict[str, str]:
-    """The variables of a worker process: this process's, then the thread counts and caches, then the adapter's own.
+def worker_environment(
+    adapter: Mapping[str, str], threads: int, caches: Path, keep: Collection[str] = ()
+) -> dict[str, str]:
+    """The variables of a worker process.
+
+    They are this process's without those that decide, then thread counts and caches, then those kept, then the
+    adapter's own.
 
     Args:
         adapter: what its `environment` returned.
         threads: how many threads it may use.
         caches: an empty folder, for what it compiles.
+        keep: names of deciding variables to inherit.
 
     Raises:
         TypeError: the adapter's are not texts.
     """
     if not all(isinstance(text, str) for pair in adapter.items() for text in pair):
         raise TypeError(f"variables must be texts, not {dict(adapter)}")
-    inherited = {name: value for name, value in os.environ.items() if name not in UNWANTED}
+    deciding = inherited(os.environ, keep)
+    others = {name: value for name, value in os.environ.items() if name not in deciding.removed}
     counts = dict.fromkeys(THREAD_VARIABLES, str(threads))
     folders = {name: str(caches / name.lower()) for name in COMPILE_CACHES}
-    return {**inherited, **counts, **OPENBLAS_IDLE, **folders, **adapter}
+    return {**others, **counts, **OPENBLAS_IDLE, **folders, **deciding.kept, **adapter}
 
 
 def _shorten(log: Path) -> None:

@@ -4,6 +4,7 @@ A result is a folder of `lockstep run`, or a JSON file of this project's pytest-
 took a turn beside every backend, round by round: a backend's time is kept as its ratio to the reference's.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,6 +17,7 @@ from pydantic import BaseModel, PositiveFloat, ValidationError
 from lockstep_bench.backends import REFERENCE
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.machine.conditions import blas
+from lockstep_bench.harness.machine.variables import decides_for_all
 from lockstep_bench.harness.problem import Problem
 from lockstep_bench.harness.records.raw_files import first_error
 from lockstep_bench.harness.tables.comparisons import CONDITIONS
@@ -102,8 +104,16 @@ def _of_results(results: Results) -> Iterator[Measured]:
             recipe=f"{problem.epochs} epochs, seeds {sorted(set(runs['seed']))}",
             test_error_percent=float(runs["test_error_percent"].mean()),
             memory_peak_bytes=float(runs["memory_peak_bytes"].astype("float64").max()),
-            software={"commit": _commit(plan.commit, plan.commit_clean is False), **_software(runs)},
-            yardstick={**_software(reference), "BLAS": each(reference["blas"])},
+            software={
+                "commit": _commit(plan.commit, plan.commit_clean is False),
+                **_software(runs),
+                **_variables(runs),
+            },
+            yardstick={
+                **_software(reference),
+                "BLAS": each(reference["blas"]),
+                **{name: value for name, value in _variables(reference).items() if decides_for_all(name)},
+            },
             failure=f"{failed[0].backend} ended as {failed[0].status}: {failed[0].reason}" if failed else "",
         )
 
@@ -113,6 +123,12 @@ def _software(runs: DataFrame) -> dict[str, str]:
     parts = (part.rpartition(" ") for part in ", ".join(filter(None, runs["versions"].unique())).split(", "))
     versions = {name: version for name, _, version in parts if name}
     return {"Python": each(runs["python"]), **versions, "adapter": each(runs["source_sha256"])[:10]}
+
+
+def _variables(runs: DataFrame) -> dict[str, str]:
+    """The deciding environment variables that the workers inherited."""
+    pairs = (text.partition("=") for kept in runs["variables_kept"].unique() for text in shlex.split(kept))
+    return {name: value for name, _, value in pairs}
 
 
 def _images(count: int, sha256: str) -> str:

@@ -1,5 +1,6 @@
 """What one backend did in one block: the rows that a run gives to runs.csv, epochs.csv and turns.csv."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any, NamedTuple, TypeVar
@@ -8,6 +9,7 @@ import numpy as np
 
 from lockstep_bench.harness.machine.conditions import blas
 from lockstep_bench.harness.machine.floor import Rates, floor_seconds
+from lockstep_bench.harness.machine.variables import SET_BY_IMPORT, THREAD_VARIABLES, decides
 from lockstep_bench.harness.problem import Defaults
 from lockstep_bench.harness.records.format import (
     Block,
@@ -46,6 +48,7 @@ class Run(NamedTuple):
         reason: why it ended, if not well.
         python: the version of Python on that machine.
         nodes: how many nodes of a cluster shared that machine.
+        variables: what it inherited and what was removed of the deciding environment variables, by column.
         events: its own, in order.
         floors: by round, the dense floor of a step in microseconds; of the CPU, and so none for who trains elsewhere.
         waited: CPU seconds that its worker used in turns of others, and the seconds that these turns took.
@@ -57,6 +60,7 @@ class Run(NamedTuple):
     reason: str
     python: str
     nodes: int
+    variables: Mapping[str, str]
     events: Sequence[Event]
     floors: Mapping[int, float]
     waited: tuple[float, float]
@@ -94,15 +98,14 @@ def runs_of(plan: Plan, block: Block, events: Sequence[Event], damage: str = "")
         where = {"machine": machine, "dataset": plan.dataset.name, "threads": block.threads, "device": device}
         identity = {**who, "status": status, **where, "profile": plan.profile, "block": block.id}
         waited = [turn for turn in turns if planned.name in turn.waiting_seconds]
-        # An exception's text may have lines and control characters; a row, a list item and a heading may not.
-        reason = "".join(sign if sign.isprintable() else " " for sign in reason)
         yield Run(
             plan,
             identity,
             planned,
-            " ".join(reason.split()),
+            _printable(reason),  # an exception's text may have lines and control characters, a row may not
             python,
             nodes,
+            _variables(began),
             own,
             own_floors,
             (
@@ -110,6 +113,30 @@ def runs_of(plan: Plan, block: Block, events: Sequence[Event], damage: str = "")
                 sum(turn.train_seconds for turn in waited),
             ),
         )
+
+
+def _variables(began: MachineEvent | None) -> dict[str, str]:
+    """The deciding variables that workers inherited, and those that were removed, as a shell would write them.
+
+    Records of before have those that the conductor had: its workers inherited all of them but the thread counts. What
+    an import had set there is not among them.
+    """
+    kept = began.variables_kept if began else {}
+    removed = began.variables_removed if began else {}
+    if began and kept is None:
+        recorded = began.details.get("variables")
+        kept = {name: str(value) for name, value in recorded.items()} if isinstance(recorded, dict) else {}
+        kept = {name: kept[name] for name in kept if decides(name) and name not in (*THREAD_VARIABLES, *SET_BY_IMPORT)}
+    return {"variables_kept": _as_in_a_shell(kept or {}), "variables_removed": _as_in_a_shell(removed or {})}
+
+
+def _as_in_a_shell(variables: Mapping[str, str]) -> str:
+    return shlex.join(_printable(f"{name}={value}") for name, value in sorted(variables.items()))
+
+
+def _printable(text: str) -> str:
+    """A text of one line."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 def _outcome(planned: PlannedBackend, events: Sequence[Event], own: Sequence[Event]) -> tuple[str, str]:
@@ -188,7 +215,7 @@ def epoch_rows(run: Run) -> Iterator[Row]:
 def run_row(run: Run) -> Row:
     """One run; what was not recorded is missing."""
     versions = run.planned.versions
-    row: Row = {**run.identity, "reason": run.reason, "python": run.python, "nodes": run.nodes}
+    row: Row = {**run.identity, "reason": run.reason, "python": run.python, "nodes": run.nodes, **run.variables}
     for start in run.every(StartEvent):
         versions = start.versions
         row |= start.model_dump(include={"start_seconds", "import_seconds"})

@@ -4,6 +4,7 @@ Started as `python -P -m lockstep_bench.harness.worker.seeds_worker FD`.
 """
 
 import math
+import os
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from lockstep_bench.backends.base import SeedsBackend
 from lockstep_bench.harness.data.cache import open_dataset
 from lockstep_bench.harness.machine import conditions
+from lockstep_bench.harness.machine.variables import deciding
 from lockstep_bench.harness.problem import Problem, digest, epoch_order, initial_weights
 from lockstep_bench.harness.worker.metrics import DivergedError, score
 from lockstep_bench.harness.worker.worker import Reply, Worker, main
@@ -47,7 +49,7 @@ class SeedsWorker(Worker):
             "weights_sha256": digest(weights[0]),
             "memory_bytes": conditions.memory_bytes(),
             "pools": conditions.thread_pools(),
-            "variables": conditions.speed_variables(),
+            "variables": deciding(os.environ),
         }
 
     def train_seeds(self, epoch: int) -> Reply:

@@ -7,6 +7,7 @@ of the form `{"do": "train", ...arguments}`, and answers each with one: the resu
 
 import json
 import math
+import os
 import socket
 import sys
 import traceback
@@ -25,6 +26,7 @@ from lockstep_bench.harness.checks.equivalence import relative
 from lockstep_bench.harness.data.cache import open_dataset
 from lockstep_bench.harness.machine import conditions
 from lockstep_bench.harness.machine.floor import Floor
+from lockstep_bench.harness.machine.variables import deciding
 from lockstep_bench.harness.problem import (
     Defaults,
     IntArray,
@@ -113,7 +115,7 @@ class Worker:
             **Defaults.of(self.problem)._replace(initializer=defaults.initializer)._asdict(),
             "memory_bytes": conditions.memory_bytes(),
             "pools": conditions.thread_pools(),
-            "variables": conditions.speed_variables(),
+            "variables": deciding(os.environ),
         }
 
     def train(self, epoch: int, start: int, stop: int) -> Reply:

@@ -9,6 +9,7 @@ from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.data.find import find_dataset
 from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.machine import environment
+from lockstep_bench.harness.machine.variables import recorded_variables
 
 ROUNDS = 10
 
@@ -53,7 +54,7 @@ def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
     """The harness's own record of the machine, without what changes from minute to minute."""
     details = environment.machine_details()
     del details["load_average"]  # pytest-benchmark would take another one for another machine
-    return {"name": environment.machine_name(), **details}
+    return {"name": environment.machine_name(), **details, **recorded_variables(())}
 
 
 @pytest.fixture(scope="session")

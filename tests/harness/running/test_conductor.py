@@ -17,6 +17,7 @@ from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.data.find import find_dataset
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.machine.environment import available_cpus
+from lockstep_bench.harness.machine.variables import THREAD_VARIABLES
 from lockstep_bench.harness.problem import Defaults
 from lockstep_bench.harness.records.format import (
     Block,
@@ -34,7 +35,7 @@ from lockstep_bench.harness.running.block_conductor import EXTRA_PART
 from lockstep_bench.harness.running.conductor import conduct
 from lockstep_bench.harness.running.plan import make_plan
 from lockstep_bench.harness.running.process_guard import guard
-from lockstep_bench.harness.running.worker_process import THREAD_VARIABLES, WorkerProcess
+from lockstep_bench.harness.running.worker_process import WorkerProcess
 from support.once import once
 from support.small_mnist import write_folder
 
