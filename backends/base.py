@@ -11,9 +11,11 @@ Requirements that every backend meets:
 * The arithmetic is the Problem's dtype throughout; the images always arrive as float32.
 """
 
+import ast
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -55,9 +57,14 @@ class Backend(Description, ABC):
 
     @classmethod
     def source_sha256(cls) -> str:
-        """The hash of the files that define it and what it inherits, this one apart: whether two runs had the same."""
+        """The hash of the files that define it, whether two runs had the same.
+
+        They are those of the class and of its bases, and of what these import from `backends`, this one apart.
+        """
         bases = cls.__mro__[: cls.__mro__.index(Backend)]
-        files = dict.fromkeys(Path(inspect.getfile(base)) for base in bases)
+        files = list(dict.fromkeys(Path(inspect.getfile(base)) for base in bases))
+        for file in files:  # it grows meanwhile
+            files += [other for other in _imported(file) if other not in files]
         return sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
     @classmethod
@@ -131,3 +138,16 @@ class SeedsBackend(Backend):
     @abstractmethod
     def weights_of_each(self) -> list[Weights]:
         """As `weights`, of each seed."""
+
+
+@cache
+def _imported(file: Path) -> list[Path]:
+    """The files of backends that a file imports something from, wherever in it, this one and the contract apart."""
+    package = __name__.rpartition(".")[0]
+    names = [
+        node.module.removeprefix(f"{package}.")
+        for node in ast.walk(ast.parse(file.read_bytes()))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{package}.")
+    ]
+    files = (Path(__file__).with_name(f"{name}.py") for name in sorted(set(names) - {"base", "description"}))
+    return [other for other in files if other.exists() and other != file]

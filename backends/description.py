@@ -1,7 +1,7 @@
 """The class attributes of a backend and whether it can run here, without NumPy and without any framework."""
 
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.util import find_spec
 from shutil import which
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -49,8 +49,15 @@ class Description:
 
     @classmethod
     def versions(cls) -> dict[str, str]:
-        """The versions of its distributions, as far as they are installed; no framework is imported."""
+        """The versions of its distributions, as far as they are installed; no framework is imported.
+
+        Where one is not, those count that have its modules under another name.
+        """
         found = {name: _version(name) for name in cls.packages}
+        missing = [name for name, number in found.items() if number is None]
+        modules = [name.replace("-", "_") for name in missing] + [name.partition(".")[0] for name in cls.modules]
+        for other in dict.fromkeys(name for module in modules if missing for name in _providers().get(module, ())):
+            found.setdefault(other, _version(other))
         return {name: number for name, number in found.items() if number is not None}
 
 
@@ -59,5 +66,11 @@ def _version(package: str) -> str | None:
     """Return the version of a distribution; several backends ask for the same one, and each time it is parsed."""
     try:
         return version(package)
-    except PackageNotFoundError:  # tensorflow-cpu, say, offers tensorflow's module under another name
+    except PackageNotFoundError:
         return None
+
+
+@cache
+def _providers() -> dict[str, list[str]]:
+    """Return the distributions of every top-level module: tensorflow-cpu, say, has that of tensorflow."""
+    return {module: sorted(set(names)) for module, names in packages_distributions().items()}

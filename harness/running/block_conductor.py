@@ -101,7 +101,7 @@ class BlockConductor:
         self.began = perf_counter()
         self.emit(
             MachineEvent(
-                machine=self.plan.machine,
+                machine=environment.machine_name(self.plan.device),
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
                 details=environment.machine_details(),
                 **recorded_variables(self.plan.keep),

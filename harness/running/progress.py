@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lockstep_bench.harness.checks.equivalence import allowed_disagreements
+from lockstep_bench.harness.checks.equivalence import gate
 from lockstep_bench.harness.records.format import (
     Block,
     EndEvent,
@@ -188,11 +188,12 @@ class Progress(AbstractContextManager["Progress"]):
     def _evaluation(self, block: Block, event: EvaluationEvent) -> None:
         row = self.running[block.id][event.backend]
         row.test_error_percent = event.test_error_percent
-        if (event.disagreements or 0) > allowed_disagreements(self.plan.dataset.test_images):
-            row.failed_gate = True
-            self._say(
-                f"{event.backend}: not-identical, {event.disagreements:,} test images predicted differently", block
-            )
+        differ, apart = event.disagreements, event.weights_difference
+        if differ is not None and apart is not None:
+            found = gate(differ, apart, self.plan.dataset.test_images, self.plan.reference.name)
+            row.failed_gate |= bool(found)
+            if found:
+                self._say(f"{event.backend}: not-identical, {found}", block)
         self._say(
             f"epoch {event.epoch}/{self.plan.problem.epochs}  {event.backend}: loss {row.train_loss:.4f}, "
             f"test error {event.test_error_percent:.2f} %, "

@@ -26,6 +26,7 @@ from lockstep_bench.harness.records.format import (
     TurnEvent,
 )
 from lockstep_bench.harness.statistics import outliers
+from lockstep_bench.harness.wording import counted
 
 Some = TypeVar("Some", bound=Event)
 Row = dict[str, Any]
@@ -92,8 +93,8 @@ def runs_of(plan: Plan, block: Block, events: Sequence[Event], damage: str = "")
         device = planned.device or plan.device
         own_floors = floors if device == "cpu" else {}
         status, reason = ("error", damage) if damage else _outcome(planned, events, own)
-        if status == "ok" and nodes == 1 and (hidden := _hidden_work(own, own_floors)):
-            status, reason = "not-identical", hidden
+        if status == "ok" and nodes == 1 and (unfair := _unfair(own, own_floors, block.threads)):
+            status, reason = "not-identical", unfair
         who = {"backend": planned.name, "style": planned.style, "seed": block.seed, "replicate": block.replicate}
         where = {"machine": machine, "dataset": plan.dataset.name, "threads": block.threads, "device": device}
         identity = {**who, "status": status, **where, "profile": plan.profile, "block": block.id}
@@ -152,8 +153,8 @@ def _outcome(planned: PlannedBackend, events: Sequence[Event], own: Sequence[Eve
     return "interrupted", next(filter(None, ends), "the records stop before its end")
 
 
-def _hidden_work(own: Sequence[Event], floors: Mapping[int, float]) -> str:
-    """Why what was timed cannot have been all of the training; empty where nothing speaks against it."""
+def _unfair(own: Sequence[Event], floors: Mapping[int, float], threads: int) -> str:
+    """Why its times do not count: not all of the training was timed, or it took more CPUs; empty if they do."""
     turns = [event for event in own if isinstance(event, TurnEvent)]
     multiples = [_step(turn) / floors[turn.round] for turn in turns if turn.round in floors]
     if multiples and median(multiples) < LEAST_FLOOR_MULTIPLE:
@@ -174,6 +175,9 @@ def _hidden_work(own: Sequence[Event], floors: Mapping[int, float]) -> str:
         return (
             f"its first `weights()` took {waited / training:.2g} times as long as the training before: that was put off"
         )
+    allowed = {len(event.affinity) for event in own if isinstance(event, EvaluationEvent)}
+    if allowed and max(allowed) > threads:
+        return f"it ran on {max(allowed)} CPUs, and was given {counted(threads, 'CPU')}: it changed its own affinity"
     return ""
 
 

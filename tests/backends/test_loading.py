@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import pytest
 
-from lockstep_bench.backends import BackendNotFoundError, load, load_file, refused, registered
+from lockstep_bench.backends import BackendNotFoundError, description, load, load_file, refused, registered
 from lockstep_bench.backends.base import Backend
 from lockstep_bench.backends.numpy import NumPy
 from lockstep_bench.harness.cli.terminal import say_refused
@@ -211,8 +211,46 @@ def test_versions_are_those_installed() -> None:
 
     class Partly(Backend):
         packages = ("numpy", "no-such-distribution")
+        modules = ("numpy",)
 
     assert Partly.versions() == {"numpy": version("numpy")}
+
+
+def test_a_framework_under_another_distributions_name_has_a_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As tensorflow-cpu has the module of tensorflow: its module says which distribution it is."""
+    (tmp_path / "fast_thing").mkdir()
+    (tmp_path / "fast_thing" / "__init__.py").touch()
+    metadata = tmp_path / "fast_thing_cpu-2.1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: fast-thing-cpu\nVersion: 2.1\n")
+    (metadata / "RECORD").write_text("fast_thing/__init__.py,,\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    class Wrapped(Backend):
+        packages = ("numpy", "fast-thing")
+        modules = ("fast_thing.core",)
+
+    description._providers.cache_clear()  # another test may have asked before
+    description._version.cache_clear()
+    assert Wrapped.versions() == {"numpy": version("numpy"), "fast-thing-cpu": "2.1"}
+    description._providers.cache_clear()
+
+
+def test_the_source_of_a_backend_includes_what_it_imports_from_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras takes its environment from JAX's adapter, Numba its softmax from NumPy's: a change there is theirs too."""
+    backends = registered()
+    before = {name: backends[name].source_sha256() for name in backends}
+    read = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"# changed" * (path.name == "jax.py"))
+    changed = {name for name in backends if backends[name].source_sha256() != before[name]}
+    assert {"jax", "jax-scan", "jax-vmap", "keras", "keras-jax"} <= changed
+    assert not {"numpy", "numba", "pytorch", "scikit-learn"} & changed
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read(path) + b"# changed" * (path.name == "numpy.py"))
+    changed = {name for name in backends if backends[name].source_sha256() != before[name]}
+    assert {"numpy", "numba", "numba-sparse"} <= changed
+    assert not {"pytorch", "tensorflow"} & changed
 
 
 def distribution(folder: Path, name: str, text: str, entry: str) -> None:

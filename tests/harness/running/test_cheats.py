@@ -58,6 +58,7 @@ CAUGHT = {
     # It keeps the weights after every step, 2.5 MB: of few.
     "precomputes": Caught(BELOW_THE_FLOOR, options={"train_images": 300, "slice_steps": 8}),
     "returns_early": Caught(BELOW_THE_FLOOR),
+    "takes_cpus": Caught(r"it ran on \d+ CPUs, and was given 1 CPU: it changed its own affinity"),
     "trains_fewer": Caught(
         r"after epoch 1 it predicted \d+ of 297 test images differently from numpy; 1 are allowed",
         predicts_right=False,

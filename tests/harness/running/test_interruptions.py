@@ -21,6 +21,7 @@ from lockstep_bench.backends import registered
 from lockstep_bench.harness import run as lockstep_run
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.errors import LockstepError, UsageError
+from lockstep_bench.harness.machine import environment
 from lockstep_bench.harness.records.format import EndEvent, Plan
 from lockstep_bench.harness.records.raw_files import block_path, plan_path, read_block, read_plan
 from lockstep_bench.harness.running.conductor import conduct
@@ -381,6 +382,13 @@ def test_blocks_that_failed_are_run_again_only_when_asked_for(digits: Dataset, t
     conduct(plan, digits.folder, out, extras=False, resume=True, retry_failed=True)
     assert load(out).runs["status"].tolist() == ["ok", "ok"]
     assert block_path(out, plan.blocks[0], "jsonl").read_bytes().startswith(first)
+
+
+def test_a_block_names_the_machine_that_it_ran_on(digits: Dataset, tmp_path: Path) -> None:
+    """Not that of the plan: the folder was begun elsewhere, and what is run here is kept apart."""
+    plan = make_plan(digits, ["numpy"], **PLAN).model_copy(update={"machine": "another, 2 CPUs, 4 GiB"})
+    conduct(plan, digits.folder, tmp_path / "out", extras=False)
+    assert set(load(tmp_path / "out").runs["machine"]) == {environment.machine_name()}
 
 
 def test_a_cache_of_another_dataset_is_not_trained_on(digits: Dataset, tmp_path: Path) -> None:

@@ -78,6 +78,22 @@ def test_an_attempt_that_begins_again_counts_once(tmp_path: Path, make_results: 
     assert followed.shown().count("seed 0") == 1
 
 
+@pytest.mark.parametrize(("differ", "apart", "says"), [(0, 0.5, "its weights were 0.5 of"), (9, 0.0, "it predicted 9")])
+def test_the_whole_gate_is_applied_while_a_run_goes_on(
+    tmp_path: Path, make_results: MakeResults, differ: int, apart: float, says: str
+) -> None:
+    """Also where every prediction is the reference's and the weights are not."""
+    for terminal in (True, False):
+        followed = Followed(tmp_path / str(terminal), make_results, seeds=1, terminal=terminal)
+        [block] = followed.blocks
+        followed.begin(block)
+        parted = {"disagreements": differ, "weights_difference": apart}
+        followed.progress.observe(block, followed.first(EvaluationEvent).model_copy(update=parted))
+        followed.progress.observe(block, followed.first(TurnEvent))
+        assert "not-identical" in followed.shown()
+        assert terminal or f"numpy: not-identical, {says}" in followed.printed.getvalue()
+
+
 @pytest.mark.parametrize(("blocks", "expected"), [(1, "numpy: ok"), (2, "seed 0: numpy: ok")])
 def test_lines_name_their_block_where_there_are_several(
     tmp_path: Path, make_results: MakeResults, blocks: int, expected: str
