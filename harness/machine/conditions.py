@@ -12,8 +12,10 @@ from typing import Any
 
 import psutil
 
+from lockstep_bench.harness.machine import cpus
 from lockstep_bench.harness.machine.variables import environment_without
 
+STATUS = Path("/proc/self/status")
 SUSPENDED = 0.5
 """Seconds that two clocks must have drifted apart: reading one after the other makes them differ by less."""
 BUSY = 0.1
@@ -25,22 +27,17 @@ def memory_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
-def peak_memory_bytes() -> int:
-    """The most that this process itself ever held resident.
+def peak_memory_bytes() -> int | None:
+    """The most that this process itself ever held resident; none where the system does not tell, as gVisor.
 
     Linux's getrusage counts what the process was before it became this program too, so its own record is read there.
     """
     if sys.platform == "linux":
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+        found = STATUS.read_text().partition("VmHWM:")[2].split()
+        return 1024 * int(found[0]) if found else None
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def affinity() -> list[int]:
-    """The CPUs that this process may use; empty where the system does not pin."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def thread_pools() -> list[dict[str, Any]]:
@@ -82,13 +79,18 @@ class Watch:
     def __init__(self, waiting: Mapping[str, int]) -> None:
         self.waiting = waiting
         self.times, self.seconds, self.suspended = psutil.cpu_times(), self._seconds(), suspended_seconds()
+        self.throttled = cpus.throttled_seconds()
 
     def conditions(self) -> dict[str, Any]:
-        """The fields of a turn's record: steal, load average, CPU seconds of those who waited, time suspended."""
+        """The fields of a turn's record: steal, load average, CPU seconds of those who waited, suspended, throttled."""
         suspended = suspended_seconds() - self.suspended
+        throttled = cpus.throttled_seconds()
         return {
             "suspended_seconds": suspended if suspended > SUSPENDED else 0.0,
             "steal_percent": self._steal_percent(),
+            "throttled_seconds": None
+            if throttled is None or self.throttled is None
+            else max(0.0, throttled - self.throttled),
             "load_average": os.getloadavg()[0],
             "waiting_seconds": {
                 name: seconds - self.seconds[name]

@@ -10,15 +10,11 @@ from typing import Any
 
 import psutil
 
-from lockstep_bench.harness.machine import conditions
+from lockstep_bench.harness.machine import conditions, cpus
+from lockstep_bench.harness.machine.cpus import available_cpus
 from lockstep_bench.harness.wording import counted
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-def available_cpus() -> int:
-    """How many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache
@@ -30,13 +26,15 @@ def cpu_model() -> str:
 
 
 def machine_name(device: str = "cpu") -> str:
-    """What the tables call this machine: CPU, CPUs, memory; never its host name, which is nobody's business.
+    """What the tables call this machine: CPU, CPUs and their quota, memory; never its host name, which is private.
 
     For a run on `cuda` the first GPU's name is in it too.
     """
     gibibytes = round(psutil.virtual_memory().total / 2**30)
     gpu = f", {gpus()[0].partition(',')[0]}" if device == "cuda" and gpus() else ""
-    return f"{cpu_model()}, {counted(available_cpus(), 'CPU')}, {gibibytes} GiB{gpu}"
+    limit = cpus.quota()
+    quota = "" if limit is None else f" (quota {limit:g})"
+    return f"{cpu_model()}, {counted(available_cpus(), 'CPU')}{quota}, {gibibytes} GiB{gpu}"
 
 
 def machine_details() -> dict[str, Any]:
@@ -45,10 +43,12 @@ def machine_details() -> dict[str, Any]:
         "cpu": cpu_model(),
         "architecture": platform.machine(),
         "cpus": available_cpus(),
-        "affinity": conditions.affinity(),
+        "affinity": cpus.affinity(),
+        "pinned_first": cpus.fastest_first(cpus.affinity()),
+        "cpu_quota": cpus.quota(),
         "cores": psutil.cpu_count(logical=False),
         "hardware_threads": psutil.cpu_count(logical=True),
-        "caches": caches(),
+        "caches": cpus.caches(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": platform.system(),
         "kernel": platform.release(),
@@ -57,15 +57,6 @@ def machine_details() -> dict[str, Any]:
         "gpus": gpus(),
         "load_average": list(os.getloadavg()),
     }
-
-
-def caches() -> dict[str, str]:
-    """The sizes of one CPU's caches, as Linux knows them: `{"L1 Data": "32K", ...}`; nothing elsewhere."""
-    found = {}
-    for folder in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = ((folder / name).read_text().strip() for name in ("level", "type", "size"))
-        found[f"L{level} {kind}"] = size
-    return found
 
 
 def gpus() -> list[str]:

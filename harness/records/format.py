@@ -222,8 +222,9 @@ class TurnEvent(Record):
 
     Conditions of the turn: the worker's CPU seconds and involuntary context switches within `train_seconds`; around
     it, as the conductor sees it, the part of the machine's CPU time that its host took (none where the system knows of
-    no host), the load average of the last minute, the CPU seconds of every waiting worker, and for how long the machine
-    was suspended, which `train_seconds` does not count.
+    no host), for how long a container's quota held its CPUs back (none without a quota), the load average of the last
+    minute, the CPU seconds of every waiting worker, and for how long the machine was suspended, which `train_seconds`
+    does not count.
     """
 
     event: Literal["turn"] = "turn"
@@ -239,6 +240,7 @@ class TurnEvent(Record):
     cpu_seconds: Seconds
     involuntary_switches: Count
     steal_percent: Number | None
+    throttled_seconds: Seconds | None = None
     load_average: Seconds
     waiting_seconds: dict[str, Number]
     suspended_seconds: Seconds = 0.0
@@ -285,7 +287,7 @@ class EvaluationEvent(Record):
     order_sha256: str
     threads_used: Count
     affinity: list[Count]
-    peak_bytes: Count
+    peak_bytes: Count | None
     disagreements: Count | None
     weights_difference: Number | None = None
     device_peak_bytes: Count | None = None

@@ -9,7 +9,7 @@ from lockstep_bench.backends import REFERENCE, BackendNotFoundError, load, regis
 from lockstep_bench.backends.base import Backend, Dtype
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.machine import environment
+from lockstep_bench.harness.machine import cpus, environment
 from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT, Problem, Profile
 from lockstep_bench.harness.records.format import Block, Plan, PlannedBackend, PlannedDataset
 from lockstep_bench.harness.wording import counted
@@ -153,9 +153,9 @@ def _enough_epochs(least: int, train_images: int, slice_images: int) -> int:
 
 
 def _threads(threads: int | Sequence[int] | None) -> list[int]:
-    """The thread counts asked for, each once; all CPUs if none."""
-    available = environment.available_cpus()
-    counts = [threads] if isinstance(threads, int) else list(dict.fromkeys(threads or [available]))
+    """The thread counts asked for, each once; as many as CPUs if none, or as the quota of a container pays for."""
+    available = cpus.available_cpus()
+    counts = [threads] if isinstance(threads, int) else list(dict.fromkeys(threads or [cpus.default_threads()]))
     for count in counts:
         if count < 1:
             raise UsageError(f"--threads must be more than 0, not {count}: give a larger number")

@@ -16,7 +16,7 @@ from typing import Final
 from lockstep_bench.backends import registered, why_not
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.machine import environment
+from lockstep_bench.harness.machine import cpus
 from lockstep_bench.harness.problem import Stream, random_stream
 from lockstep_bench.harness.records.format import Plan
 from lockstep_bench.harness.records.raw_files import blocks_left, locked, write_record
@@ -54,9 +54,9 @@ def make_sweep(
     Raises:
         UsageError: a value is out of range, or a backend named is not there or not installed.
     """
-    available, cpus = len(dataset.train.labels), environment.available_cpus()
+    available, most_threads = len(dataset.train.labels), cpus.default_threads()
     images = train_images or [count for count in TRAIN_IMAGES if count <= available] or [available]
-    counts = threads or [count for count in THREADS if count <= cpus]
+    counts = threads or [count for count in THREADS if count <= most_threads]
     if rounds < FEWEST:
         raise UsageError(f"--rounds {rounds} are too few for an interval: give {FEWEST} or more")
     specs = list(backends) or [name for name in BACKENDS if why_not(registered()[name]) is None]

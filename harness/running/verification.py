@@ -18,7 +18,7 @@ from lockstep_bench.backends import REFERENCE
 from lockstep_bench.harness.checks.equivalence import State, compare, failure, tolerance
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.errors import LockstepError, UsageError
-from lockstep_bench.harness.machine.environment import available_cpus
+from lockstep_bench.harness.machine.cpus import default_threads
 from lockstep_bench.harness.problem import Dtype, Problem, Weights, initial_weights
 from lockstep_bench.harness.records.format import Block, EndEvent, Event, PlannedBackend
 from lockstep_bench.harness.running.conductor import conduct
@@ -115,7 +115,7 @@ class Verifier:
         dataset: its first images are trained on, its test images predicted.
         dtype: the arithmetic of the backends; the oracle's is float64.
         device: where they run; the oracle is on the CPU.
-        threads: how many CPU threads every worker uses; all there are if none.
+        threads: how many CPU threads every worker uses; as many as CPUs if none.
         caches: a folder for what workers compile, each for those after it; one for this verifier if none.
 
     Raises:
@@ -133,7 +133,7 @@ class Verifier:
     ) -> None:
         if len(dataset.train.labels) < IMAGES:
             raise UsageError(f"{dataset.name} has fewer than the {IMAGES} training images that verifying takes")
-        self.dataset, self.dtype, self.threads = dataset, dtype, threads or available_cpus()
+        self.dataset, self.dtype, self.threads = dataset, dtype, threads or default_threads()
         self.device = device
         # No start-up is timed here, so what one worker compiles is there for the next.
         self._own_caches = tempfile.TemporaryDirectory(prefix="lockstep-", ignore_cleanup_errors=True)

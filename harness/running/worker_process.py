@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any, Self
 
 from lockstep_bench.backends import load
+from lockstep_bench.harness.machine.cpus import fastest_first
 from lockstep_bench.harness.machine.variables import THREAD_VARIABLES, environment_without, inherited
 from lockstep_bench.harness.problem import Dtype, Problem, Profile
 from lockstep_bench.harness.records.format import Status
@@ -297,7 +298,9 @@ def _shorten(log: Path) -> None:
 
 @contextmanager
 def _affinity(count: int) -> Iterator[None]:
-    """Within it, this thread runs on the first `count` CPUs that it may use, and what it starts inherits that.
+    """Within it, this thread runs on `count` of the CPUs that it may use, and what it starts inherits that.
+
+    They are of as many cores as there are, the fastest first.
 
     Where several runs share a machine, as tests and the nodes of a local cluster do, each begins with another CPU: its
     place among them is in FIRST_CPU. Pinning is Linux's: elsewhere nothing is done.
@@ -307,7 +310,8 @@ def _affinity(count: int) -> Iterator[None]:
         return
     before = os.sched_getaffinity(0)
     first = int(os.environ.get(FIRST_CPU, "0")) % len(before)
-    os.sched_setaffinity(0, [*sorted(before)[first:], *sorted(before)[:first]][:count])
+    ordered = fastest_first(before)
+    os.sched_setaffinity(0, [*ordered[first:], *ordered[:first]][:count])
     try:
         yield
     finally:

@@ -53,9 +53,15 @@ CONDITION_RULES: Final = (
         "run at another hour or on a machine of your own",
     ),
     Rule(
+        "throttled_percent",
+        2,
+        "a quota on CPU time held it back for more than 2 % of its turns",
+        "raise the container's quota, or give fewer --threads",
+    ),
+    Rule(
         "foreign_load",
-        1,
-        "the load average was more than 1 above the number of threads",
+        0.5,
+        "the load average was above the number of threads by more than half of the machine's CPUs",
         "end the other programs",
     ),
     Rule(
@@ -178,7 +184,8 @@ def _conditions(turns: DataFrame, runs: DataFrame) -> Row:
     put_off = (near["weights_seconds"] - near["weights_again_seconds"]) / near["median_slice_seconds"]
     return {
         "steal_percent": turns["steal_percent"].mean(),
-        "foreign_load": (turns["load_average"] - turns["threads"].astype("float64")).median(),
+        "throttled_percent": 100 * turns["throttled_seconds"].sum(min_count=1) / turns["train_seconds"].sum(),
+        "foreign_load": turns["foreign_load"].median(),
         "suspended_seconds": turns["suspended_seconds"].sum(),
         "put_off_percent": 100 * put_off.median(),
         "nodes": int(runs["nodes"].max()) if len(runs) else 1,

@@ -39,7 +39,7 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
         *("backend", "style", "seed", "epoch", "status", *CONDITIONS, "block", "replicate", "round", "start", "stop"),
         *("steps", "at_seconds", "train_seconds", "microseconds_per_step", "outlier", "floor_microseconds_per_step"),
         *("train_loss", "cpu_per_second", "involuntary_switches", "steal_percent", "load_average", "waiting_seconds"),
-        "suspended_seconds",
+        *("suspended_seconds", "throttled_seconds", "foreign_load"),
     ),
     "summary": (
         *("backend", "style", "status", *CONDITIONS, "runs", "runs_ok", "rank", "microseconds_per_step"),
@@ -50,7 +50,7 @@ COLUMNS: Final[Mapping[str, Sequence[str]]] = {
         *("test_error_min", "test_error_max", "notebook_reached", "disagreements", "target_reached"),
         *("epochs_to_target", "train_seconds_to_target", "predict_images_per_second", "latency_milliseconds"),
         *("call_milliseconds", "call_percent", "memory_peak_bytes", "device_memory_peak_bytes", "outliers"),
-        *("spread_percent", "steal_percent"),
+        *("spread_percent", "steal_percent", "throttled_percent"),
         *("foreign_load", "waiting_percent", "suspended_seconds", "put_off_percent", "nodes", "unstable"),
     ),
     "ratios": (
@@ -71,6 +71,7 @@ DECIMALS: Final = {
     **dict.fromkeys(("evaluation_seconds", "own_seconds"), 3),
     **dict.fromkeys(("train_seconds_to_target", "own_seconds_to_target", "floor_multiple", "call_milliseconds"), 3),
     **dict.fromkeys(("latency_milliseconds", "latency_p99_milliseconds", "steal_percent", "waiting_percent"), 3),
+    **dict.fromkeys(("throttled_percent",), 3),
     **dict.fromkeys(("foreign_load", "load_average", "spread_percent", "put_off_percent", "call_percent"), 2),
     **dict.fromkeys(("microseconds_per_step", "floor_microseconds_per_step", "images_per_second"), 1),
     **dict.fromkeys(("microseconds_per_step_low", "microseconds_per_step_high"), 1),
@@ -78,6 +79,7 @@ DECIMALS: Final = {
     **dict.fromkeys(("epsilon", "l2"), 12),
     **dict.fromkeys(("weights_difference",), 8),
     **dict.fromkeys(("suspended_seconds",), 1),
+    **dict.fromkeys(("throttled_seconds",), 6),
 }
 """Decimals that a column is rounded to in CSV files: every column of measured numbers has an entry."""
 WHOLE: Final = (

@@ -49,6 +49,8 @@ class Run(NamedTuple):
         reason: why it ended, if not well.
         python: the version of Python on that machine.
         nodes: how many nodes of a cluster shared that machine.
+        threads: how many it was given.
+        machine_cpus: how many CPUs the whole machine has; as many as threads where that was not recorded.
         variables: what it inherited and what was removed of the deciding environment variables, by column.
         events: its own, in order.
         floors: by round, the dense floor of a step in microseconds; of the CPU, and so none for who trains elsewhere.
@@ -61,6 +63,8 @@ class Run(NamedTuple):
     reason: str
     python: str
     nodes: int
+    threads: int
+    machine_cpus: int
     variables: Mapping[str, str]
     events: Sequence[Event]
     floors: Mapping[int, float]
@@ -106,6 +110,8 @@ def runs_of(plan: Plan, block: Block, events: Sequence[Event], damage: str = "")
             _printable(reason),  # an exception's text may have lines and control characters, a row may not
             python,
             nodes,
+            block.threads,
+            _machine_cpus(began, block.threads),
             _variables(began),
             own,
             own_floors,
@@ -114,6 +120,11 @@ def runs_of(plan: Plan, block: Block, events: Sequence[Event], damage: str = "")
                 sum(turn.train_seconds for turn in waited),
             ),
         )
+
+
+def _machine_cpus(began: MachineEvent | None, threads: int) -> int:
+    recorded = began.details.get("hardware_threads") if began else None
+    return recorded if isinstance(recorded, int) and recorded > 0 else threads
 
 
 def _variables(began: MachineEvent | None) -> dict[str, str]:
@@ -193,6 +204,7 @@ def turn_rows(run: Run) -> Iterator[Row]:
             "floor_microseconds_per_step": run.floors.get(turn.round),
             "cpu_per_second": turn.cpu_seconds / turn.train_seconds,
             "waiting_seconds": sum(turn.waiting_seconds.values()),
+            "foreign_load": (turn.load_average - run.threads) / run.machine_cpus,
         }
 
 

@@ -25,6 +25,7 @@ from lockstep_bench.backends import load
 from lockstep_bench.harness.checks.equivalence import relative
 from lockstep_bench.harness.data.cache import open_dataset
 from lockstep_bench.harness.machine import conditions
+from lockstep_bench.harness.machine.cpus import affinity
 from lockstep_bench.harness.machine.floor import Floor
 from lockstep_bench.harness.machine.variables import deciding
 from lockstep_bench.harness.problem import (
@@ -165,7 +166,7 @@ class Worker:
             "test_error_percent": test.error_percent,
             "order_sha256": digest([self.order(epoch)]),
             "threads_used": threads_used,
-            "affinity": conditions.affinity(),
+            "affinity": affinity(),
             "peak_bytes": conditions.peak_memory_bytes(),
             "device_peak_bytes": self.backend.device_memory_bytes(),
             "digits": "".join(map(str, test.digits)),

@@ -21,7 +21,7 @@ from scipy.stats import bootstrap
 
 from lockstep_bench.backends import load
 from lockstep_bench.harness.data.find import find_dataset
-from lockstep_bench.harness.machine.environment import available_cpus
+from lockstep_bench.harness.machine.cpus import available_cpus
 from lockstep_bench.harness.problem import Problem, epoch_order
 from lockstep_bench.harness.running.worker_process import worker_environment
 from lockstep_bench.harness.worker.worker import Worker, answer

@@ -19,7 +19,7 @@ import pytest
 from lockstep_bench.backends import REFERENCE, load
 from lockstep_bench.harness.checks.equivalence import allowed_disagreements, disagreements, gate
 from lockstep_bench.harness.data.cache import Dataset
-from lockstep_bench.harness.machine import environment
+from lockstep_bench.harness.machine import cpus, environment
 from lockstep_bench.harness.problem import Problem
 from lockstep_bench.harness.running.schedule import steps
 from lockstep_bench.harness.running.worker_process import WorkerProcess
@@ -45,7 +45,7 @@ class Network:
         self.spec, self.dataset, self.leads = spec, dataset, leads
         self.log, self.weights = folder / f"{'reference' if leads else 'own'}.log", folder / "weights.npy"
         self.images = min(IMAGES, len(dataset.train.labels))
-        self.threads = environment.available_cpus()
+        self.threads = cpus.default_threads()
         self.process = ExitStack()
 
     def start(self) -> float:

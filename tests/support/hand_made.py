@@ -123,7 +123,7 @@ def evaluation(backend: str, epoch: int, error: float, disagreements: int | None
         "test_loss": error / 10,
         "order_sha256": "o",
         "threads_used": 2,
-        "affinity": [0, 1],
+        "affinity": [0],
         "peak_bytes": 100_000_000 + epoch,
     }
     return EvaluationEvent(

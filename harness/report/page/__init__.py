@@ -53,7 +53,10 @@ GROUPS: Final = {
     "Training": ("initializer", "epsilon", "epsilon_placement", "l2"),
 }
 """Columns of runs.csv that a row's details show."""
-CONDITIONS: Final = ("outliers", "spread_percent", "steal_percent", "foreign_load", "waiting_percent", "unstable")
+CONDITIONS: Final = (
+    *("outliers", "spread_percent", "steal_percent", "throttled_percent", "foreign_load", "waiting_percent"),
+    "unstable",
+)
 """Columns of summary.csv that go with them."""
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from lockstep_bench.harness.machine import environment
+from lockstep_bench.harness.machine import cpus, environment
 
 
 @pytest.fixture
@@ -96,8 +96,11 @@ def test_machine_is_named_by_cpu_cpus_and_memory(monkeypatch: pytest.MonkeyPatch
     """Memory is rounded to whole GiB, because no machine has them all for itself."""
     monkeypatch.setattr(environment, "cpu_model", lambda: "Some CPU")
     monkeypatch.setattr(environment, "available_cpus", lambda: 4)
+    monkeypatch.setattr(cpus, "quota", lambda: None)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=int(15.6 * 2**30)))
     assert environment.machine_name() == "Some CPU, 4 CPUs, 16 GiB"
+    monkeypatch.setattr(cpus, "quota", lambda: 2.5)
+    assert environment.machine_name() == "Some CPU, 4 CPUs (quota 2.5), 16 GiB"
 
 
 def test_host_name_is_nowhere() -> None:
@@ -117,21 +120,6 @@ def test_details_can_be_recorded() -> None:
     assert details["memory_bytes"] == psutil.virtual_memory().total
     assert details["cpu"] == environment.cpu_model() != ""
     assert len(details["load_average"]) == 3
-
-
-def test_cpus_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three of a large machine's, where the system can say so."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 7}, raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
-    assert environment.available_cpus() == 3
-
-
-@pytest.mark.parametrize(("counted", "available"), [(8, 8), (None, 1)])
-def test_cpus_without_affinity_are_all(monkeypatch: pytest.MonkeyPatch, counted: int | None, available: int) -> None:
-    """On macOS all there are; one, if even that is unknown."""
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: counted)
-    assert environment.available_cpus() == available
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lockstep_bench.harness.checks.equivalence import allowed_disagreements
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.data.find import find_dataset
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.machine.environment import available_cpus
+from lockstep_bench.harness.machine.cpus import available_cpus
 from lockstep_bench.harness.machine.variables import THREAD_VARIABLES
 from lockstep_bench.harness.problem import Defaults
 from lockstep_bench.harness.records.format import (

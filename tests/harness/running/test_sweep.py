@@ -321,7 +321,7 @@ def test_what_cannot_be_swept_is_refused(digits: Dataset, options: dict[str, Any
 
 def test_defaults_are_what_dataset_and_machine_have(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the default axes what there is; the reference first."""
-    monkeypatch.setattr("lockstep_bench.harness.machine.environment.available_cpus", lambda: 1)
+    monkeypatch.setattr("lockstep_bench.harness.machine.cpus.available_cpus", lambda: 1)
     sweep = make_sweep(digits)
     assert (sweep.train_images, sweep.threads) == ([1500], [1])
     assert (sweep.batch_size, sweep.hidden) == (list(BATCH_SIZES), list(HIDDEN))
