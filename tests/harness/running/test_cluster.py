@@ -134,15 +134,20 @@ def errors_of(out: Path) -> pd.DataFrame:
 
 
 LOGS_AN_ERROR = """
-import logging
+import logging, os
 from lockstep_bench.harness.running.cluster import connected
+before = dict(os.environ)
 with connected("local:1") as client:
     client.run(logging.getLogger("distributed.worker").error, "Failed to communicate with scheduler")
+assert dict(os.environ) == before, "what nannies set has stayed"
 """
 
 
 def test_a_local_cluster_prints_nothing_of_dasks() -> None:
-    """Neither a heartbeat cut off when it ends, which is no error, nor the port of a dashboard that is not shown."""
+    """Neither a heartbeat cut off when it ends, which is no error, nor the port of a dashboard that is not shown.
+
+    And it leaves no variable behind in the environment of who called it.
+    """
     with socket.socket() as other_dashboard:
         with suppress(OSError):  # somebody has it
             other_dashboard.bind(("127.0.0.1", 8787))
@@ -168,6 +173,8 @@ def test_nodes_that_share_a_machine_give_the_same_errors_and_no_ranks(tmp_path: 
     assert results.summary["unstable"].str.contains("nodes 2").all()
     assert "nobody is ranked" in answer(results)
     assert load(alone).summary["rank"].notna().all()
+    assert results.runs["variables_removed"].str.contains("MALLOC_TRIM_THRESHOLD_=").all()  # it is the nannies'
+    assert not results.runs["variables_kept"].any()
     assert {path.name for path in (both / "logs" / "seed-0-threads-1-cpu").iterdir()} == {
         "numpy.log",
         "scikit-learn-tuned.log",
