@@ -13,7 +13,7 @@ import pytest
 from lockstep_bench.harness import compare
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.machine.cpus import available_cpus
-from lockstep_bench.harness.machine.environment import machine_name
+from lockstep_bench.harness.machine.identity import machine_name
 from support.command import nowhere_to_get_mnist
 from support.once import once
 

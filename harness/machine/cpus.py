@@ -39,7 +39,7 @@ def fastest_first(cpus: Iterable[int]) -> list[int]:
     """
     cores: dict[str, list[int]] = defaultdict(list)
     for cpu in sorted(cpus):
-        core = _text(CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list")
+        core = text_of(CPUS / f"cpu{cpu}" / "topology" / "thread_siblings_list")
         cores[core or f"cpu {cpu}"].append(cpu)
     places = {cpu: place for siblings in cores.values() for place, cpu in enumerate(siblings)}
     return sorted(places, key=lambda cpu: (places[cpu], -_speed(cpu), cpu))
@@ -49,7 +49,7 @@ def _speed(cpu: int) -> int:
     """A number that is larger for a faster core of the same machine; 0 where nothing tells."""
     folder = CPUS / f"cpu{cpu}"
     for path in (folder / "cpu_capacity", folder / "cpufreq" / "cpuinfo_max_freq"):
-        text = _text(path)
+        text = text_of(path)
         if text.isdecimal():
             return int(text)
     return 0
@@ -59,7 +59,7 @@ def caches() -> dict[str, str]:
     """The sizes of one CPU's caches, as Linux knows them: `{"L1 Data": "32K", ...}`; nothing elsewhere."""
     found = {}
     for folder in sorted((CPUS / "cpu0" / "cache").glob("index*")):
-        level, kind, size = (_text(folder / name) for name in ("level", "type", "size"))
+        level, kind, size = (text_of(folder / name) for name in ("level", "type", "size"))
         if level and kind and size:
             found[f"L{level} {kind}"] = size
     return found
@@ -86,7 +86,7 @@ def throttled_seconds() -> float | None:
     seconds = []
     for group in _groups():
         name, unit = ("throttled_usec", 1e-6) if group.is_second else ("throttled_time", 1e-9)
-        counts = dict(line.split(maxsplit=1) for line in _text(group.folder / "cpu.stat").splitlines() if " " in line)
+        counts = dict(line.split(maxsplit=1) for line in text_of(group.folder / "cpu.stat").splitlines() if " " in line)
         if _limit(group) is not None and counts.get(name, "").isdecimal():
             seconds.append(unit * int(counts[name]))
     return max(seconds, default=None)
@@ -94,9 +94,9 @@ def throttled_seconds() -> float | None:
 
 def _limit(group: Group) -> float | None:
     if group.is_second:
-        texts = _text(group.folder / "cpu.max").split()
+        texts = text_of(group.folder / "cpu.max").split()
     else:
-        texts = [_text(group.folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+        texts = [text_of(group.folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
     if len(texts) != 2 or not all(text.isdecimal() and int(text) for text in texts):  # `max`, or -1, is no limit
         return None
     return int(texts[0]) / int(texts[1])
@@ -107,7 +107,7 @@ def _groups() -> Iterator[Group]:
 
     A container often sees its own group as the topmost folder, under a path that exists outside only.
     """
-    for line in _text(MEMBERSHIP).splitlines():
+    for line in text_of(MEMBERSHIP).splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         if controllers == "":
             mount = CGROUPS / "unified" if (CGROUPS / "unified").exists() else CGROUPS
@@ -122,7 +122,7 @@ def _groups() -> Iterator[Group]:
                 break
 
 
-def _text(path: Path) -> str:
+def text_of(path: Path) -> str:
     """What a file of the system says, without its line end; empty where it cannot be read."""
     with suppress(OSError, UnicodeDecodeError):
         return path.read_text().strip()

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from functools import cache
+from importlib import metadata
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,34 +13,15 @@ import psutil
 
 from lockstep_bench.harness.machine import conditions, cpus
 from lockstep_bench.harness.machine.cpus import available_cpus
-from lockstep_bench.harness.wording import counted
+from lockstep_bench.harness.machine.identity import conditions_of_speed, cpu_model, gpus, identity
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-
-
-@cache
-def cpu_model() -> str:
-    """The CPU's brand, as it calls itself."""
-    import cpuinfo
-
-    return str(cpuinfo.get_cpu_info().get("brand_raw") or platform.machine())
-
-
-def machine_name(device: str = "cpu") -> str:
-    """What the tables call this machine: CPU, CPUs and their quota, memory; never its host name, which is private.
-
-    For a run on `cuda` the first GPU's name is in it too.
-    """
-    gibibytes = round(psutil.virtual_memory().total / 2**30)
-    gpu = f", {gpus()[0].partition(',')[0]}" if device == "cuda" and gpus() else ""
-    limit = cpus.quota()
-    quota = "" if limit is None else f" (quota {limit:g})"
-    return f"{cpu_model()}, {counted(available_cpus(), 'CPU')}{quota}, {gibibytes} GiB{gpu}"
 
 
 def machine_details() -> dict[str, Any]:
     """What a reader needs to judge, or repeat, a run on this machine."""
     return {
+        "identity": identity()._asdict(),
         "cpu": cpu_model(),
         "architecture": platform.machine(),
         "cpus": available_cpus(),
@@ -56,16 +38,16 @@ def machine_details() -> dict[str, Any]:
         "libraries": conditions.thread_pools(),
         "gpus": gpus(),
         "load_average": list(os.getloadavg()),
+        **conditions_of_speed(),
+        "distributions": distributions(),
     }
 
 
-def gpus() -> list[str]:
-    """Name, memory and driver of every NVIDIA GPU, as its own tool lists them; none where the tool is missing."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.splitlines()
-    except (OSError, subprocess.SubprocessError):
-        return []
+@cache
+def distributions() -> dict[str, str]:
+    """All that is installed in this environment, with versions."""
+    found = {one.name: one.version for one in metadata.distributions() if one.name}
+    return dict(sorted(found.items(), key=lambda pair: pair[0].lower()))
 
 
 def lockstep_version() -> str:

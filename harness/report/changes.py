@@ -14,6 +14,7 @@ from pandas import DataFrame, Series
 
 from lockstep_bench.backends import REFERENCE
 from lockstep_bench.harness.errors import LockstepError
+from lockstep_bench.harness.machine.identity import may_be_one
 from lockstep_bench.harness.report.summary import ratio_cell
 from lockstep_bench.harness.statistics import FEWEST, LEVEL, change, holm
 from lockstep_bench.harness.tables.comparisons import CONDITIONS
@@ -61,14 +62,18 @@ def compare(old: Path | str, new: Path | str) -> DataFrame:
 
 
 def _pairs(old: list[Measured], new: list[Measured]) -> Iterator[tuple[Measured | None, Measured | None]]:
-    """What was measured in both; then, of the rest, the same backend under other conditions, or nothing."""
+    """What was measured in both; then, of the rest, the same backend under other conditions, or nothing.
+
+    Records of before have no machine's identity, and another name for it.
+    """
     before, after = ({_key(measured): measured for measured in side} for side in (old, new))
     yield from ((before[key], after[key]) for key in before if key in after)
     rest = {key: measured for key, measured in after.items() if key not in before}
-    for key in before:
+    for key, measured in before.items():
         if key not in after:
-            alike = next((other for other in rest if other[:2] == key[:2]), None)
-            yield before[key], rest.pop(alike) if alike else None
+            alike = [other for other in rest if other[:2] == key[:2]]
+            alike.sort(key=lambda other: bool(_other_conditions(measured, rest[other])))  # the first that has none
+            yield measured, rest.pop(alike[0]) if alike else None
     yield from ((None, measured) for measured in rest.values())
 
 
@@ -97,17 +102,14 @@ def _row(before: Measured | None, after: Measured | None, names: tuple[str, str]
     row |= {"verdict": "no difference shown", "drift": after.reference_seconds / before.reference_seconds}
     if after.backend == REFERENCE:
         return {**row, "ratio": 1.0, "reason": "it is the yardstick: its own change is taken for the machine's drift"}
-    return {**row, "reason": "", **change(before.log_ratios, after.log_ratios)._asdict()}
+    unknown = [name for side, name in zip((before, after), names, strict=True) if not side.identity]
+    doubt = f"the machine's identity is not recorded in {' and '.join(unknown)}; nothing says that it is another"
+    return {**row, "reason": doubt if unknown else "", **change(before.log_ratios, after.log_ratios)._asdict()}
 
 
 def _obstacle(before: Measured, after: Measured, names: tuple[str, str]) -> str:
     """Why the times of two are not comparable; nothing if they are."""
-    differing = [
-        f"{name}: {one} and {other}"
-        for name, one, other in zip(CONDITIONS, before.conditions, after.conditions, strict=True)
-        if one != other
-    ]
-    if differing:
+    if differing := _other_conditions(before, after):
         return f"measured under other conditions; {'; '.join(differing)}"
     if before.work != after.work:
         return f"measured on other work: {before.work}; {after.work}"
@@ -124,6 +126,24 @@ def _obstacle(before: Measured, after: Measured, names: tuple[str, str]) -> str:
         if side.rounds < FEWEST:
             return f"in {name} it was timed in {counted(side.rounds, 'round')}: {FEWEST} are needed"
     return ""
+
+
+def _other_conditions(before: Measured, after: Measured) -> list[str]:
+    """In what the conditions of two differ; a machine's whole identity is asked for, where both have it."""
+    found = [
+        f"{name}: {one} and {other}"
+        for name, one, other in zip(CONDITIONS, before.conditions, after.conditions, strict=True)
+        if one != other and name != "machine"
+    ]
+    names = [measured.conditions[CONDITIONS.index("machine")] for measured in (before, after)]
+    if before.identity and after.identity:
+        if before.identity != after.identity:
+            found.insert(0, f"machine: {before.identity} and {after.identity}")
+    elif not may_be_one(*names):
+        found.insert(0, f"machine: {names[0]} and {names[1]}")
+    elif before.caches and after.caches and before.caches != after.caches:
+        found.insert(0, f"machine: caches of {before.caches} and of {after.caches}")
+    return found
 
 
 def _differences(old: Software, new: Software) -> Iterator[str]:

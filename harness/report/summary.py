@@ -334,7 +334,10 @@ def conditions(results: Results) -> Iterator[str]:
     """How it was measured, line by line."""
     plan, runs, dataset, problem = results.plan, results.runs, results.plan.dataset, results.plan.problem
     threads = " and ".join(counted(count, "thread") for count in plan.threads)
-    yield f"machine: {each(runs['machine'])}; {threads}, device {plan.device}"
+    unknown = "" if runs["machine_identity"].any() else " (its identity was not recorded)"
+    yield f"machine: {each(runs['machine'])}{unknown}; {threads}, device {plan.device}"
+    if identity := each(runs["machine_identity"]):
+        yield f"its identity: {identity}"
     yield f"dataset: {dataset.name}, {dataset.train_images:,} training and {dataset.test_images:,} test images"
     yield f"dataset SHA-256: {dataset.sha256}"
     length = f"{counted(problem.epochs, 'epoch')}, batch size {problem.batch_size}"

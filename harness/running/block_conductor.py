@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from lockstep_bench.backends import REFERENCE
 from lockstep_bench.harness.checks.equivalence import disagreements, gate
-from lockstep_bench.harness.machine import environment
+from lockstep_bench.harness.machine import environment, identity
 from lockstep_bench.harness.machine.conditions import Watch
 from lockstep_bench.harness.machine.variables import recorded_variables
 from lockstep_bench.harness.records.format import (
@@ -101,7 +101,7 @@ class BlockConductor:
         self.began = perf_counter()
         self.emit(
             MachineEvent(
-                machine=environment.machine_name(self.plan.device),
+                machine=identity.machine_name(self.plan.device),
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
                 details=environment.machine_details(),
                 **recorded_variables(self.plan.keep),

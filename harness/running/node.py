@@ -19,7 +19,7 @@ from lockstep_bench.backends import REFERENCE, BackendNotFoundError, load, why_n
 from lockstep_bench.harness.data.cache import check_dataset
 from lockstep_bench.harness.data.find import at_hand, keep_sent
 from lockstep_bench.harness.data.sources import Raw
-from lockstep_bench.harness.machine import cpus, environment
+from lockstep_bench.harness.machine import cpus, environment, identity
 from lockstep_bench.harness.records.format import Event, Plan
 from lockstep_bench.harness.running.block_conductor import BlockConductor
 from lockstep_bench.harness.running.worker_process import FIRST_CPU
@@ -90,7 +90,7 @@ def describe(specs: Sequence[str], adapters: Mapping[str, str], device: str, dat
         data_sha256: its hash.
     """
     return Report(
-        machine=environment.machine_name(device),
+        machine=identity.machine_name(device),
         host=BOOT_ID.read_text().strip() if BOOT_ID.exists() else platform.node(),
         cpus=cpus.available_cpus(),
         software={"lockstep": environment.lockstep_version(), "python": platform.python_version()},

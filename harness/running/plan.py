@@ -9,7 +9,7 @@ from lockstep_bench.backends import REFERENCE, BackendNotFoundError, load, regis
 from lockstep_bench.backends.base import Backend, Dtype
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.machine import cpus, environment
+from lockstep_bench.harness.machine import cpus, environment, identity
 from lockstep_bench.harness.problem import NOTEBOOK_ERROR_PERCENT, Problem, Profile
 from lockstep_bench.harness.records.format import Block, Plan, PlannedBackend, PlannedDataset
 from lockstep_bench.harness.wording import counted
@@ -141,7 +141,7 @@ def make_plan(
         fixed_steps=fixed_steps,
         turn_timeout_seconds=turn_timeout,
         target_error_percent=target,
-        machine=environment.machine_name(device),
+        machine=identity.machine_name(device),
         keep=list(dict.fromkeys(keep)),
     )
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lockstep_bench.harness.checks.equivalence import disagreements
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.machine import environment
+from lockstep_bench.harness.machine import environment, identity
 from lockstep_bench.harness.machine.variables import recorded_variables
 from lockstep_bench.harness.records.format import (
     MOST_SEEDS,
@@ -149,7 +149,7 @@ class SeedsConductor:
         """Run every epoch of the block; a worker that fails ends it, and is recorded."""
         self.emit(
             MachineEvent(
-                machine=environment.machine_name(),
+                machine=identity.machine_name(),
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
                 details=environment.machine_details(),
                 **recorded_variables(self.plan.keep),

@@ -17,6 +17,7 @@ from pydantic import BaseModel, PositiveFloat, ValidationError
 from lockstep_bench.backends import REFERENCE
 from lockstep_bench.harness.errors import LockstepError, UsageError
 from lockstep_bench.harness.machine.conditions import blas
+from lockstep_bench.harness.machine.identity import described
 from lockstep_bench.harness.machine.variables import decides_for_all
 from lockstep_bench.harness.problem import Problem
 from lockstep_bench.harness.records.raw_files import first_error
@@ -41,6 +42,8 @@ class Measured(NamedTuple):
         test_error_percent, memory_peak_bytes: not a number where there is none.
         software: what it was measured with.
         yardstick: the same of the reference.
+        identity: of the machine, in words; empty where it was not recorded.
+        caches: of the machine, in words; likewise.
         failure: why its times do not count; empty if they do.
     """
 
@@ -55,6 +58,8 @@ class Measured(NamedTuple):
     memory_peak_bytes: float
     software: Software
     yardstick: Software
+    identity: str
+    caches: str
     failure: str
 
     @property
@@ -114,6 +119,8 @@ def _of_results(results: Results) -> Iterator[Measured]:
                 "BLAS": each(reference["blas"]),
                 **{name: value for name, value in _variables(reference).items() if decides_for_all(name)},
             },
+            identity=each(runs["machine_identity"]),
+            caches=each(runs["caches"]),
             failure=f"{failed[0].backend} ended as {failed[0].status}: {failed[0].reason}" if failed else "",
         )
 
@@ -196,6 +203,8 @@ class MachineInfo(BaseModel):
 
     name: str
     python: str
+    identity: dict[str, Any] = {}
+    caches: dict[str, str] = {}
 
 
 class CommitInfo(BaseModel):
@@ -239,5 +248,7 @@ def _of_benchmarks(path: Path) -> Iterator[Measured]:
             memory_peak_bytes=info.memory_peak_bytes,
             software={"commit": _commit(file.commit_info.id, file.commit_info.dirty), **python, **info.software},
             yardstick={**python, **info.reference.software, "BLAS": blas(info.reference.pools)},
+            identity=described(file.machine_info.identity),
+            caches=", ".join(f"{name} {size}" for name, size in file.machine_info.caches.items()),
             failure=failure,
         )

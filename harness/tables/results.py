@@ -21,7 +21,8 @@ from lockstep_bench.harness.wording import counted
 COLUMNS: Final[Mapping[str, Sequence[str]]] = {
     "runs": (
         *("backend", "style", "seed", "status", *CONDITIONS, "block", "replicate", "reason", "epochs_done", "versions"),
-        *("python", "nodes", "blas", "variables_kept", "variables_removed", "source_sha256", *Defaults._fields),
+        *("machine_identity", "caches", "python", "nodes", "blas", "variables_kept", "variables_removed"),
+        *("source_sha256", *Defaults._fields),
         *("test_error_percent", "test_loss", "disagreements", "microseconds_per_step", "images_per_second"),
         *("floor_multiple", "start_seconds", "import_seconds", "build_seconds", "first_slice_seconds"),
         *("median_slice_seconds", "startup_seconds", "train_seconds", "evaluation_seconds", "own_seconds"),

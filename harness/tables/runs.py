@@ -9,6 +9,7 @@ import numpy as np
 
 from lockstep_bench.harness.machine.conditions import blas
 from lockstep_bench.harness.machine.floor import Rates, floor_seconds
+from lockstep_bench.harness.machine.identity import described
 from lockstep_bench.harness.machine.variables import SET_BY_IMPORT, THREAD_VARIABLES, decides
 from lockstep_bench.harness.problem import Defaults
 from lockstep_bench.harness.records.format import (
@@ -51,6 +52,7 @@ class Run(NamedTuple):
         nodes: how many nodes of a cluster shared that machine.
         threads: how many it was given.
         machine_cpus: how many CPUs the whole machine has; as many as threads where that was not recorded.
+        hardware: the identity and the caches of that machine, by column; empty where they were not recorded.
         variables: what it inherited and what was removed of the deciding environment variables, by column.
         events: its own, in order.
         floors: by round, the dense floor of a step in microseconds; of the CPU, and so none for who trains elsewhere.
@@ -65,6 +67,7 @@ class Run(NamedTuple):
     nodes: int
     threads: int
     machine_cpus: int
+    hardware: Mapping[str, str]
     variables: Mapping[str, str]
     events: Sequence[Event]
     floors: Mapping[int, float]
@@ -112,6 +115,7 @@ def runs_of(plan: Plan, block: Block, events: Sequence[Event], damage: str = "")
             nodes,
             block.threads,
             _machine_cpus(began, block.threads),
+            _hardware(began),
             _variables(began),
             own,
             own_floors,
@@ -125,6 +129,18 @@ def runs_of(plan: Plan, block: Block, events: Sequence[Event], damage: str = "")
 def _machine_cpus(began: MachineEvent | None, threads: int) -> int:
     recorded = began.details.get("hardware_threads") if began else None
     return recorded if isinstance(recorded, int) and recorded > 0 else threads
+
+
+def _hardware(began: MachineEvent | None) -> dict[str, str]:
+    """What was recorded of the machine, in words."""
+    details = began.details if began else {}
+    identity, caches = details.get("identity"), details.get("caches")
+    return {
+        "machine_identity": _printable(described(identity) if isinstance(identity, dict) else ""),
+        "caches": _printable(", ".join(f"{name} {size}" for name, size in caches.items()))
+        if isinstance(caches, dict)
+        else "",
+    }
 
 
 def _variables(began: MachineEvent | None) -> dict[str, str]:
@@ -231,7 +247,14 @@ def epoch_rows(run: Run) -> Iterator[Row]:
 def run_row(run: Run) -> Row:
     """One run; what was not recorded is missing."""
     versions = run.planned.versions
-    row: Row = {**run.identity, "reason": run.reason, "python": run.python, "nodes": run.nodes, **run.variables}
+    row: Row = {
+        **run.identity,
+        "reason": run.reason,
+        "python": run.python,
+        "nodes": run.nodes,
+        **run.hardware,
+        **run.variables,
+    }
     for start in run.every(StartEvent):
         versions = start.versions
         row |= start.model_dump(include={"start_seconds", "import_seconds"})

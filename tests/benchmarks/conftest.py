@@ -9,6 +9,7 @@ from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.data.find import find_dataset
 from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.machine import environment
+from lockstep_bench.harness.machine.identity import machine_name
 from lockstep_bench.harness.machine.variables import recorded_variables
 
 ROUNDS = 10
@@ -53,8 +54,8 @@ def _parameter(spec: str) -> Any:
 def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
     """The harness's own record of the machine, without what changes from minute to minute."""
     details = environment.machine_details()
-    del details["load_average"]  # pytest-benchmark would take another one for another machine
-    return {"name": environment.machine_name(), **details, **recorded_variables(())}
+    del details["load_average"], details["distributions"]  # pytest-benchmark takes others for another machine
+    return {"name": machine_name(), **details, **recorded_variables(())}
 
 
 @pytest.fixture(scope="session")

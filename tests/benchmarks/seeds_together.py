@@ -22,7 +22,8 @@ import numpy as np
 
 from lockstep_bench.harness.data.find import find_dataset
 from lockstep_bench.harness.errors import LockstepError
-from lockstep_bench.harness.machine.environment import commit, machine_name
+from lockstep_bench.harness.machine.environment import commit
+from lockstep_bench.harness.machine.identity import machine_name
 from lockstep_bench.harness.problem import Problem
 from lockstep_bench.harness.running.seeds import REFERENCE, SEEDS_WORKER, SIDE_BY_SIDE
 from lockstep_bench.harness.running.worker_process import WORKER, WorkerProcess

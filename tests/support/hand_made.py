@@ -62,9 +62,12 @@ def make_plan(
     return Plan(**(plain | fields))
 
 
-def machine(name: str = "this machine", python: str = "3.14", nodes: int = 1) -> MachineEvent:
-    """The first event of a block."""
-    return MachineEvent(machine=name, started="2026-01-01T00:00:00+00:00", details={"python": python}, nodes=nodes)
+def machine(
+    name: str = "this machine", python: str = "3.14", nodes: int = 1, details: dict[str, Any] | None = None
+) -> MachineEvent:
+    """The first event of a block; the machine's identity is its name, unless `details` has it or another or none."""
+    known = {"python": python, "identity": {"brand": name, "cpus": 2, "memory_gibibytes": 24.0}, **(details or {})}
+    return MachineEvent(machine=name, started="2026-01-01T00:00:00+00:00", details=known, nodes=nodes)
 
 
 def begin(
@@ -171,13 +174,19 @@ def long_run(backend: str, *seconds: float, error: float = 5.5, **conditions: An
 
 
 def write(
-    folder: Path, plan: Plan, *blocks: list[Event], on: str = "this machine", python: str = "3.14", nodes: int = 1
+    folder: Path,
+    plan: Plan,
+    *blocks: list[Event],
+    on: str = "this machine",
+    python: str = "3.14",
+    nodes: int = 1,
+    details: dict[str, Any] | None = None,
 ) -> Path:
     """A results folder with these blocks' events, each after the machine's; further planned blocks were not begun."""
     write_plan(folder, plan)
     for block, events in zip(plan.blocks, blocks, strict=False):
         with BlockFile(folder, block) as file:
-            for event in [machine(on, python, nodes), *events]:
+            for event in [machine(on, python, nodes, details), *events]:
                 file.append(event)
     return folder
 

@@ -39,6 +39,7 @@ LOG_LINES: Final = 30
 GROUPS: Final = {
     "Outcome": ("status", "reason", "epochs_done", "test_error_percent", "disagreements"),
     "Versions": ("versions", "python", "blas"),
+    "Machine": ("machine_identity", "caches"),
     "Environment": ("variables_kept", "variables_removed"),
     "Threads": ("threads", "threads_used", "cpus_used"),
     "Phases": (

@@ -17,6 +17,8 @@ from lockstep_bench.harness.report.changes import cells, fail_on_slower, notes, 
 from support.hand_made import begin, end, evaluation, make_plan, turn, write
 
 RESULTS = Path(__file__).parents[3] / "results"
+ZEN_4 = {"brand": "AMD EPYC", "family": 25, "model": 17, "vectors": "AVX-512", "cpus": 2, "memory_gibibytes": 24.0}
+ZEN_3 = {**ZEN_4, "model": 1, "vectors": "AVX2"}
 BLAS = {"user_api": "blas", "internal_api": "openblas", "version": "0.3.31", "architecture": "Zen"}
 
 
@@ -43,6 +45,7 @@ def result(
     failed: Status | None = None,
     error: float = 6.0,
     memory: int = 100,
+    details: dict[str, Any] | None = None,
 ) -> Path:
     """A results folder of numpy and others, whose times are so many times numpy's but for 5 % of noise.
 
@@ -83,7 +86,7 @@ def result(
                 end(name, failed, "because") if failed and name == names[-1] else end(name),
             ]
         blocks.append([*events, end(None)])
-    return write(folder, plan, *blocks, on=machine, python=python)
+    return write(folder, plan, *blocks, on=machine, python=python, details=details)
 
 
 def row_of(changes: pd.DataFrame, backend: str) -> "pd.Series[Any]":
@@ -146,7 +149,7 @@ def test_several_processes_show_what_one_cannot(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"machine": "that machine"}, "measured under other conditions; machine: this machine and that machine"),
+        ({"machine": "that machine"}, "measured under other conditions; machine: this machine, 2 CPUs"),
         ({"dataset": "digits"}, "measured under other conditions; dataset: mnist and digits"),
         ({"threads": 1}, "measured under other conditions; threads: 2 and 1"),
         ({"slice_steps": 9}, "measured on other work: slices of 2 steps"),
@@ -170,6 +173,49 @@ def test_what_is_not_comparable_is_not_compared(tmp_path: Path, options: dict[st
     assert keras["verdict"] == "not comparable"
     assert keras["reason"].startswith(reason.format(new=new))
     assert np.isnan(keras["ratio"])
+
+
+@pytest.mark.parametrize(
+    ("name", "details", "reason"),
+    [
+        ("AMD EPYC (Zen 4, AVX-512), 2 CPUs, 24 GiB", {}, ""),
+        (
+            "AMD EPYC, 2 CPUs, 24 GiB",
+            {"identity": ZEN_3},
+            "measured under other conditions; machine: AMD EPYC, family 25",
+        ),
+        (
+            "AMD EPYC, 2 CPUs, 24 GiB",
+            {"identity": None},
+            "the machine's identity is not recorded in {new}; nothing says",
+        ),
+        (
+            "AMD EPYC, 2 CPUs, 23 GiB",
+            {"identity": None},
+            "the machine's identity is not recorded in {new}; nothing says",
+        ),
+        (
+            "AMD EPYC, 2 CPUs, 24 GiB",
+            {"identity": None, "caches": {"L1 Data": "48K"}},
+            "measured under other conditions; machine: caches of L1 Data 32K and of L1 Data 48K",
+        ),
+        (
+            "AMD EPYC, 4 CPUs, 24 GiB",
+            {"identity": None},
+            "measured under other conditions; machine: AMD EPYC (Zen 4, AVX-512), 2 CPUs, 24 GiB and AMD EPYC, 4 CPUs",
+        ),
+    ],
+    ids=["same", "another", "unknown", "rounded", "other caches", "other CPUs"],
+)
+def test_a_machine_is_known_by_its_identity(tmp_path: Path, name: str, details: dict[str, Any], reason: str) -> None:
+    """One name may be of two CPUs; a record of before is compared where nothing that it has says otherwise."""
+    here = {"identity": ZEN_4, "caches": {"L1 Data": "32K"}}
+    old = result(tmp_path / "old", {"keras": 2.0}, machine="AMD EPYC (Zen 4, AVX-512), 2 CPUs, 24 GiB", details=here)
+    new = result(tmp_path / "new", {"keras": 3.0}, machine=name, details={**here, **details})
+    keras = row_of(compare(old, new), "keras")
+    assert keras["reason"].startswith(reason.format(new=new))
+    assert keras["verdict"] == ("not comparable" if reason.startswith("measured") else "slower")
+    assert (keras["reason"] == "") == (reason == "")
 
 
 def test_records_of_before_adapters_had_hashes_are_comparable_at_one_commit(tmp_path: Path) -> None:

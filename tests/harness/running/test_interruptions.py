@@ -21,7 +21,7 @@ from lockstep_bench.backends import registered
 from lockstep_bench.harness import run as lockstep_run
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.errors import LockstepError, UsageError
-from lockstep_bench.harness.machine import environment
+from lockstep_bench.harness.machine import identity
 from lockstep_bench.harness.records.format import EndEvent, Plan
 from lockstep_bench.harness.records.raw_files import block_path, plan_path, read_block, read_plan
 from lockstep_bench.harness.running.conductor import conduct
@@ -388,7 +388,7 @@ def test_a_block_names_the_machine_that_it_ran_on(digits: Dataset, tmp_path: Pat
     """Not that of the plan: the folder was begun elsewhere, and what is run here is kept apart."""
     plan = make_plan(digits, ["numpy"], **PLAN).model_copy(update={"machine": "another, 2 CPUs, 4 GiB"})
     conduct(plan, digits.folder, tmp_path / "out", extras=False)
-    assert set(load(tmp_path / "out").runs["machine"]) == {environment.machine_name()}
+    assert set(load(tmp_path / "out").runs["machine"]) == {identity.machine_name()}
 
 
 def test_a_cache_of_another_dataset_is_not_trained_on(digits: Dataset, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from lockstep_bench.backends import registered, why_not
 from lockstep_bench.backends.numpy import NumPy
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.machine import cpus, environment
+from lockstep_bench.harness.machine import cpus, environment, identity
 from lockstep_bench.harness.problem import Problem, Split
 from lockstep_bench.harness.records.raw_files import read_plan, write_plan
 from lockstep_bench.harness.running.plan import PresetName, choose_backends, make_plan
@@ -35,7 +35,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of four CPUs, known at once."""
     monkeypatch.setattr(cpus, "available_cpus", lambda: 4)
     monkeypatch.setattr(cpus, "quota", lambda: None)
-    monkeypatch.setattr(environment, "machine_name", lambda _: "Some CPU, 4 CPUs, 16 GiB")
+    monkeypatch.setattr(identity, "machine_name", lambda _: "Some CPU, 4 CPUs, 16 GiB")
     monkeypatch.setattr(environment, "commit", lambda: ("c" * 40, False))
 
 
