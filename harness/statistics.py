@@ -33,6 +33,8 @@ RUN_TO_RUN = 0.031
 
 That of five backends together in tests/benchmarks/run_to_run.py; the noise of its 40 rounds is in it.
 """
+REFERENCE_RUN_TO_RUN = 0.015
+"""The same of the reference beside itself, in the same runs."""
 OUTLIER = 3.5
 """The modified z-score beyond which a timing is marked (Iglewicz and Hoaglin, 1993; hyperfine warns by the same)."""
 

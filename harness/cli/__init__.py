@@ -33,6 +33,11 @@ COMMANDS: Final[Mapping[str, Place]] = {
         "new_backend",
         "Write a backend to start from into this folder: complete, and commented where to replace what.",
     ),
+    "machine": Place(
+        "machine",
+        "machine",
+        "Is this machine fit, and how small a difference can it show? The reference beside itself, within a minute.",
+    ),
     "verify": Place(
         "verify",
         "verify",

@@ -13,22 +13,32 @@ import pandas as pd
 from pandas import DataFrame, Series
 
 from lockstep_bench.backends import REFERENCE
+from lockstep_bench.harness.data.cache import cache_root
 from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.machine.identity import may_be_one
+from lockstep_bench.harness.records.noise import kept_noise
 from lockstep_bench.harness.report.summary import ratio_cell
-from lockstep_bench.harness.statistics import FEWEST, LEVEL, change, holm
+from lockstep_bench.harness.statistics import (
+    FEWEST,
+    LEVEL,
+    REFERENCE_RUN_TO_RUN,
+    RUN_TO_RUN,
+    change,
+    holm,
+)
 from lockstep_bench.harness.tables.comparisons import CONDITIONS
 from lockstep_bench.harness.tables.measured import Measured, Software, read
 from lockstep_bench.harness.wording import counted
 
 COLUMNS: Final = (
     *("phase", "backend", *CONDITIONS, "verdict", "ratio", "ratio_low", "ratio_high", "p_holm", "drift"),
-    *("rounds_old", "rounds_new", "test_error_change", "memory_change_percent", "changed", "reason"),
+    *("run_to_run_percent", "rounds_old", "rounds_new", "test_error_change", "memory_change_percent", "changed"),
+    "reason",
 )
 VERDICTS: Final = ("slower", "faster", "no difference shown", "not comparable")
 DECIMALS: Final = {
     **dict.fromkeys(("ratio", "ratio_low", "ratio_high", "p_holm", "drift", "test_error_change"), 4),
-    "memory_change_percent": 2,
+    **dict.fromkeys(("run_to_run_percent", "memory_change_percent"), 2),
 }
 """That a column is rounded to in CSV files."""
 ROUNDS: Final = {"rounds_old": "Int64", "rounds_new": "Int64"}
@@ -104,7 +114,19 @@ def _row(before: Measured | None, after: Measured | None, names: tuple[str, str]
         return {**row, "ratio": 1.0, "reason": "it is the yardstick: its own change is taken for the machine's drift"}
     unknown = [name for side, name in zip((before, after), names, strict=True) if not side.identity]
     doubt = f"the machine's identity is not recorded in {' and '.join(unknown)}; nothing says that it is another"
-    return {**row, "reason": doubt if unknown else "", **change(before.log_ratios, after.log_ratios)._asdict()}
+    between = run_to_run(before.identity if before.identity == after.identity else "")
+    row |= {"reason": doubt if unknown else "", "run_to_run_percent": 100 * between}
+    return {**row, **change(before.log_ratios, after.log_ratios, between=between)._asdict()}
+
+
+def run_to_run(identity: str) -> float:
+    """Return the deviation of a ratio's logarithm from one run to the next of the same on a machine.
+
+    `lockstep machine` measures that of the reference beside itself. Other backends have more, by as much as they had
+    where both were measured.
+    """
+    noise = kept_noise(cache_root(), identity) if identity else None
+    return RUN_TO_RUN * max(noise.between, noise.within) / REFERENCE_RUN_TO_RUN if noise else RUN_TO_RUN
 
 
 def _obstacle(before: Measured, after: Measured, names: tuple[str, str]) -> str:
@@ -216,6 +238,9 @@ def notes(changes: DataFrame) -> Iterator[str]:
         if drift.notna().any():
             times = " to ".join(dict.fromkeys(f"{end:.2f}" for end in (drift.min(), drift.max())))
             yield f"{REFERENCE}, the yardstick, took {times} times as long to {phase}: divided out as the machine's"
+    for percent in changes["run_to_run_percent"].dropna().unique():
+        source = "as built in" if percent == 100 * RUN_TO_RUN else "by what `lockstep machine` measured there"
+        yield f"allowed for what differs from one run to the next: {percent:.1f} %, {source}"
     for column, says in (("reason", ""), ("changed", " changed: ")):
         for text, rows in changes[changes[column] != ""].groupby(column, sort=False):
             yield f"{', '.join(_who(row, changes) for _, row in rows.iterrows())}{says or ': '}{text}"
