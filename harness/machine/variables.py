@@ -159,10 +159,10 @@ def deciding(environment: Mapping[str, str]) -> dict[str, str]:
     return recordable({name: value for part in inherited(environment) for name, value in part.items()})
 
 
-def recorded_variables(keep: Collection[str]) -> dict[str, dict[str, str]]:
-    """Return the fields of a MachineEvent that say what of this process's environment workers lack and inherit."""
+def recorded_variables(keep: Collection[str] = ()) -> Inherited:
+    """Return what of this process's environment workers lack and inherit, as a record has it."""
     removed, kept = (recordable(part) for part in inherited(os.environ, keep))
-    return {"variables_removed": removed, "variables_kept": kept}
+    return Inherited(removed, kept)
 
 
 @contextmanager

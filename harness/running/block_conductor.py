@@ -99,12 +99,14 @@ class BlockConductor:
             KeyboardInterrupt: it came before.
         """
         self.began = perf_counter()
+        variables = recorded_variables(self.plan.keep)
         self.emit(
             MachineEvent(
                 machine=identity.machine_name(self.plan.device),
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
                 details=environment.machine_details(),
-                **recorded_variables(self.plan.keep),
+                variables_removed=variables.removed,
+                variables_kept=variables.kept,
             )
         )
         with ExitStack() as processes:

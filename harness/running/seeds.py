@@ -147,12 +147,14 @@ class SeedsConductor:
 
     def run(self) -> None:
         """Run every epoch of the block; a worker that fails ends it, and is recorded."""
+        variables = recorded_variables(self.plan.keep)
         self.emit(
             MachineEvent(
                 machine=identity.machine_name(),
                 started=datetime.now(UTC).isoformat(timespec="seconds"),
                 details=environment.machine_details(),
-                **recorded_variables(self.plan.keep),
+                variables_removed=variables.removed,
+                variables_kept=variables.kept,
             )
         )
         with ExitStack() as processes, tempfile.TemporaryDirectory(prefix="lockstep-") as folder:

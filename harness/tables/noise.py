@@ -26,8 +26,8 @@ def noise_of(results: Results) -> Noise:
     if plan.twin is None or not (runs["status"] == "ok").all():
         raise LockstepError("not every process came through, so nothing can be said of this machine: run it again")
     times = results.turns.pivot(index=["block", "round"], columns="backend", values="train_seconds")
-    logs = np.log(times[plan.twin.name] / times[plan.reference.name])
-    pairs = [estimate(own.to_numpy()) for _, own in logs.groupby("block")]
+    ratios = times[plan.twin.name] / times[plan.reference.name]
+    pairs = [estimate(np.log(own.to_numpy(np.float64))) for _, own in ratios.groupby("block")]
     deviations = [(pair.high - pair.low) / 2 / special.ndtri((1 + LEVEL) / 2) for pair in pairs]
     within = float(np.mean(np.square(deviations)) ** 0.5)
     freedom = len(pairs) - 1
@@ -38,7 +38,7 @@ def noise_of(results: Results) -> Noise:
         identity=str(runs["machine_identity"].iloc[0]),
         measured=datetime.now(UTC).isoformat(timespec="seconds"),
         threads=plan.threads[0],
-        rounds=len(logs) // len(pairs),
+        rounds=len(ratios) // len(pairs),
         pairs=len(pairs),
         within=within,
         between=sqrt(max(0.0, float(total) - within**2)),

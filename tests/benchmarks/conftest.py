@@ -55,7 +55,7 @@ def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
     """The harness's own record of the machine, without what changes from minute to minute."""
     details = environment.machine_details()
     del details["load_average"], details["distributions"]  # pytest-benchmark takes others for another machine
-    return {"name": machine_name(), **details, **recorded_variables(())}
+    return {"name": machine_name(), **details, **recorded_variables()._asdict()}
 
 
 @pytest.fixture(scope="session")

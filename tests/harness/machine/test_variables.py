@@ -19,7 +19,7 @@ from lockstep_bench.harness.machine.variables import (
     inherited,
     recordable,
 )
-from lockstep_bench.harness.records.format import BuildEvent, EndEvent, Event, MachineEvent
+from lockstep_bench.harness.records.format import Block, BuildEvent, EndEvent, Event, MachineEvent
 from lockstep_bench.harness.running.conductor import conduct
 from lockstep_bench.harness.running.plan import make_plan
 from support.command import lockstep
@@ -134,10 +134,12 @@ def test_no_worker_inherits_one_by_any_way(digits: Dataset, tmp_path: Path, monk
     adapter.write_text(BUILDS_ON_IT)
     for keep in ([], ["XLA_FLAGS"]):
         events: list[Event] = []
+
+        def observe(_: Block, event: Event, to: list[Event] = events) -> None:
+            to.append(event)
+
         plan = make_plan(digits, [str(adapter)], epochs=1, train_images=60, slice_steps=4, threads=1, keep=keep)
-        conduct(
-            plan, digits.folder, tmp_path / str(len(keep)), lambda _, event, to=events: to.append(event), extras=False
-        )
+        conduct(plan, digits.folder, tmp_path / str(len(keep)), observe, extras=False)
         [machine] = (event for event in events if isinstance(event, MachineEvent))
         builds = {event.backend: event.variables for event in events if isinstance(event, BuildEvent)}
         assert {event.status for event in events if isinstance(event, EndEvent)} == {"ok"}

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from lockstep_bench.harness.machine.variables import THREAD_VARIABLES
 from lockstep_bench.harness.running.worker_process import (
     COMPILE_CACHES,
-    THREAD_VARIABLES,
     WorkerProcess,
     worker_environment,
 )

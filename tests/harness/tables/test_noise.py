@@ -11,12 +11,13 @@ from lockstep_bench.harness import compare
 from lockstep_bench.harness.cli import machine as command
 from lockstep_bench.harness.errors import LockstepError
 from lockstep_bench.harness.machine.identity import described, identity
+from lockstep_bench.harness.records.format import Block
 from lockstep_bench.harness.records.noise import Noise, keep_noise, kept_noise
 from lockstep_bench.harness.statistics import REFERENCE_RUN_TO_RUN, RUN_TO_RUN, estimate
 from lockstep_bench.harness.tables.noise import noise_of, smallest_difference
 from lockstep_bench.harness.tables.results import Results, load
 from support.command import lockstep
-from support.hand_made import Block, begin, end, evaluation, make_plan, turn, write
+from support.hand_made import begin, end, evaluation, make_plan, turn, write
 
 PAIRS, ROUNDS = 6, 30
 NOISE = Noise(
@@ -62,8 +63,8 @@ class Machine:
 def test_planted_noise_is_found(tmp_path: Path) -> None:
     """Within pairs and between them; what is said of the latter is too little in one machine of five at most."""
     found = [noise_of(Machine(0.03, 0.02, seed).run(tmp_path / str(seed))) for seed in range(40)]
-    of_a_median = 0.03 * np.sqrt(np.pi / 2 / ROUNDS)
-    assert np.median([noise.within for noise in found]) == pytest.approx(of_a_median, rel=0.25)
+    of_a_median = 0.03 * np.sqrt(np.pi / 2 / ROUNDS)  # an interval allows for rounds that are alike, these are not
+    assert 1 <= np.median([noise.within for noise in found]) / of_a_median <= 1.6
     assert np.mean([noise.between >= 0.02 for noise in found]) >= 0.7  # 0.8 but for the luck of 40
     assert np.median([noise.between for noise in found]) < 0.04
 
