@@ -7,6 +7,10 @@ Two things bound a step from below, each by a count that follows from the Proble
 
 The larger of the two times is the floor. Both rates are measured in a turn of every round, seconds from those of the
 backends and with the same threads, so that a slow minute raises the floor as it slows the backends.
+
+The peak rate is that of NumPy's BLAS, and so of the kernels that it chose for this CPU, which summary.md names. What is
+not in the floor: the square roots and divisions of Adam, which have no rate of products; softmax and loss; and what
+caches and threads cost. A step of dense arithmetic that is faster shows that the floor is too high.
 """
 
 from collections.abc import Callable

@@ -314,6 +314,13 @@ def remarks(part: Part) -> Iterator[str]:
             for _, row in costly.iterrows()
         )
         yield f"each call of `train` costs time beside its steps{where}. Part of a slice due to the slicing: {costs}"
+    faster = summary[summary["floor_multiple"] < 1]
+    if not faster.empty:
+        multiples = ", ".join(f"{row['backend']} {row['floor_multiple']:.2f}" for _, row in faster.iterrows())
+        yield (
+            f"steps were faster than the dense floor{where}: {multiples} times. A backend that leaves out arithmetic "
+            "may be; else the floor is at fault, for the machine can do more than its products showed"
+        )
     ratios = part.results.ratios
     few = ratios[(ratios["rounds"] < FEW_ROUNDS) & ratios["order_low"].notna()]
     for rounds, group in few[few["other"] == plan.reference.name].groupby("rounds"):
@@ -348,7 +355,9 @@ def conditions(results: Results) -> Iterator[str]:
     yield f"turns: slices of {plan.slice_steps} steps, one backend at a time, each in a process of its own"
     floor, name = dense_floor(results)
     if not isnan(floor):
-        yield f"{name}: {floor:,.0f} µs per step, the median over rounds"
+        kernels = each(runs[runs["backend"] == plan.reference.name]["blas"])
+        products = f"; the kernels of its products: {kernels}" if kernels else ""
+        yield f"{name}: {floor:,.0f} µs per step, the median over rounds{products}"
     if kept := each(runs["variables_kept"]):
         yield f"environment variables that workers inherited: `{kept}`"
     if removed := each(runs["variables_removed"]):

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from lockstep_bench.harness.errors import UsageError
-from lockstep_bench.harness.problem import Defaults
+from lockstep_bench.harness.problem import Defaults, Problem
 from lockstep_bench.harness.records.format import BuildEvent, EvaluationEvent
 from lockstep_bench.harness.report.summary import answer, cells, write_into, write_latex
 from lockstep_bench.harness.tables.results import load
-from support.hand_made import begin, end, evaluation, make_plan, whole_run, write, write_all
+from support.hand_made import begin, end, evaluation, floor, make_plan, turn, whole_run, write, write_all
 
 
 def test_the_page_says_what_the_data_say(tmp_path: Path) -> None:
@@ -113,3 +113,18 @@ def test_latex_takes_every_sign_for_text(tmp_path: Path) -> None:
     assert r"$\surd$(v / (1 - $\beta$$_2$$^t$))" in text
     assert r"my\_\&\%\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}backend" in text
     assert "The networks are not identical" in text
+
+
+@pytest.mark.parametrize(("multiple", "said"), [(0.8, True), (1.2, False)])
+def test_a_floor_that_a_step_beats_is_said_to_be_at_fault(tmp_path: Path, multiple: float, said: bool) -> None:
+    """And the kernels that its products came from are named."""
+    operations = 4 * 15 * 784 * 784 + 6 * 15 * 784 * 10
+    blas = {"user_api": "blas", "internal_api": "openblas", "version": "0.3.31", "architecture": "Haswell"}
+    events = [floor(number, 1e7) for number in (1, 2, 3)]
+    events += begin("numpy", pools=[blas])
+    events += [turn("numpy", 1, number, 2 * operations * 1e-7 * multiple) for number in (1, 2, 3)]
+    events += [evaluation("numpy", 1, 6.0), end("numpy"), end(None)]
+    write_all(write(tmp_path, make_plan("numpy", problem=Problem(epochs=1)), events))
+    page = (tmp_path / "summary.md").read_text()
+    assert ("steps were faster than the dense floor: numpy 0.80 times" in page) == said
+    assert "µs per step, the median over rounds; the kernels of its products: openblas 0.3.31 Haswell" in page
