@@ -8,7 +8,9 @@
 # a temporary lies in memory that is there already.
 #
 # Seen with distributed 2026.8.0 and NumPy 2.4.6 on Linux with glibc, Python 3.11, two cores:
-# SEEN
+#   plain process: 13 us a pass, 0 page faults, MALLOC_TRIM_THRESHOLD_ not set
+#   Dask worker: 132 us a pass, 65 page faults, MALLOC_TRIM_THRESHOLD_ 65536
+#   ratio of times 10.1
 set -euo pipefail
 
 folder=$(mktemp -d)
@@ -26,17 +28,17 @@ from time import perf_counter
 import numpy as np
 from distributed import Client, LocalCluster
 
-PASSES = 400
+PASSES = 2_000
 
 
 def measured() -> tuple[float, float, str]:
-    """Seconds and page faults of a pass over 512 KiB with two temporaries, and the variable."""
-    array = np.linspace(0, 1, 65_536)
+    """Seconds and page faults of a pass over 256 KiB with a temporary as large, and the variable."""
+    array = np.linspace(0, 1, 32_768)
     seconds = []
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(PASSES):
         begin = perf_counter()
-        np.add(array * 1.5, array * array).sum()
+        (array * 1.5).sum()
         seconds.append(perf_counter() - begin)
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
     return median(seconds), faults / PASSES, os.environ.get("MALLOC_TRIM_THRESHOLD_", "not set")
@@ -49,6 +51,6 @@ if __name__ == "__main__":
     for where, (seconds, faults, variable) in (("plain process", plain), ("Dask worker", worker)):
         print(f"{where}: {1e6 * seconds:.0f} us a pass, {faults:.0f} page faults, MALLOC_TRIM_THRESHOLD_ {variable}")
     print(f"ratio of times {worker[0] / plain[0]:.1f}")
-    sys.exit(not (plain[1] < 5 and worker[1] > 200 and worker[0] > 1.2 * plain[0]))
+    sys.exit(not (plain[1] < 5 and worker[1] > 40 and worker[0] > 1.2 * plain[0]))
 END
 "$folder/venv/bin/python" "$folder/finding.py"

@@ -7,7 +7,8 @@
 # thread each.
 #
 # Seen with paddlepaddle 3.3.1 and NumPy 2.4.6, Python 3.11, two cores:
-# SEEN
+#   paddlepaddle 3.3.1: a child's BLAS had 2 threads before, 1 after the import
+#   OMP_NUM_THREADS 1
 set -euo pipefail
 
 folder=$(mktemp -d)

@@ -9,7 +9,10 @@
 # temporary of more than 128 KiB is mapped.
 #
 # Seen with scikit-learn 1.9.1 and NumPy 2.4.6 on Linux with glibc, Python 3.11, two cores:
-# SEEN
+#   as it comes: 8.6 ms a step, 1516 page faults
+#   trim threshold 1 GiB: 18.8 ms a step, 6454 page faults
+#   trim and mmap threshold 1 GiB: 4.2 ms a step, 0 page faults
+#   as it comes takes 2.0 times as long; the same weights: True
 set -euo pipefail
 
 folder=$(mktemp -d)

@@ -23,8 +23,9 @@ class Preset(NamedTuple):
     interval. But a slice is a call, and Keras's `fit` takes 40 to 80 ms to begin: 2 to 3 % of 500 steps, no more than
     the interval's width after the 160 rounds of `standard`. `quick` has few rounds and wide intervals: there it is 100.
 
-    scikit-learn's first 400 steps or so take twice the time of the others, so a median needs well over 800 steps:
-    `quick` has 1,200. Where a dataset is so small that the epochs have fewer than LEAST_ROUNDS rounds, there are more.
+    scikit-learn's first 400 steps or so take twice the time of the others, while glibc gives its temporaries back to
+    the system (docs/tuning.md), so a median needs well over 800 steps: `quick` has 1,200. Where a dataset is so small
+    that the epochs have fewer than LEAST_ROUNDS rounds, there are more.
     """
 
     epochs: int
