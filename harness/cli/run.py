@@ -13,6 +13,7 @@ from lockstep_bench.harness.cli.terminal import (
     BackendsArgument,
     DataOption,
     DatasetOption,
+    KeepOption,
     asks_for_a_plan,
     command_line,
     console,
@@ -66,10 +67,7 @@ def run(
     profile: Annotated[
         Profile, typer.Option(help="One network, checked; or each with its framework's own defaults, not checked.")
     ] = Profile.IDENTICAL,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="An environment variable that workers inherit though it decides speed."),
-    ] = None,
+    keep: KeepOption = None,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
     target: Annotated[float, typer.Option(help="The test error, in percent, to time the way to.")] = 7.21,

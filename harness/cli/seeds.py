@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from lockstep_bench.harness.cli.report import report_seeds
-from lockstep_bench.harness.cli.terminal import DataOption, DatasetOption, command_line, console, say, say_variables
+from lockstep_bench.harness.cli.terminal import (
+    DataOption,
+    DatasetOption,
+    KeepOption,
+    command_line,
+    console,
+    say,
+    say_variables,
+)
 from lockstep_bench.harness.errors import LockstepError
 
 
@@ -18,6 +26,7 @@ def seeds(
     epochs: Annotated[int, typer.Option(help="How often to go through the training images.")] = 20,
     train_images: Annotated[int | None, typer.Option(help="How many training images: the first so many.")] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; all CPUs if not given.")] = None,
+    keep: KeepOption = None,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the seeds in --out; same options.")] = False,
@@ -42,11 +51,12 @@ def seeds(
         train_images=train_images,
         threads=threads,
         command=command_line(),
+        keep=keep or [],
     )
     if resume:
         plan = resuming.continued(plan, out)
 
-    say_variables()
+    say_variables(plan.keep)
 
     def observe(_: object, event: object) -> None:
         if isinstance(event, SeedsEvent):

@@ -10,6 +10,7 @@ from lockstep_bench.harness.cli.report import report_sweep
 from lockstep_bench.harness.cli.terminal import (
     DataOption,
     DatasetOption,
+    KeepOption,
     asks_for_a_plan,
     command_line,
     console,
@@ -32,6 +33,7 @@ def sweep(
     threads: Annotated[str | None, typer.Option(help="CPU threads; 1,2 if not given.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, order and schedule.")] = 0,
     rounds: Annotated[int, typer.Option(help="Rounds that count, 6 or more: the more, the narrower intervals.")] = 8,
+    keep: KeepOption = None,
     dataset: DatasetOption = "auto",
     data: DataOption = None,
     out: Annotated[Path | None, typer.Option(help="The sweep's folder; results/sweep-TIME if not given.")] = None,
@@ -67,11 +69,12 @@ def sweep(
             seed=seed,
             rounds=rounds,
             command=command_line(),
+            keep=keep or [],
         )
     if recorded and out:
         see_that_it_fits(recorded, planned, out)
         planned = recorded
-    say_variables()
+    say_variables(planned.keep)
     out = out or Path("results") / f"sweep-{datetime.now():%Y%m%d-%H%M%S}"
     interrupted = False
     try:

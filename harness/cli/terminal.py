@@ -27,6 +27,10 @@ DataOption = Annotated[
     Path | None,
     typer.Option(help="The folder that holds MNIST: its four IDX files, or mnist.npz; LOCKSTEP_MNIST if not given."),
 ]
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="An environment variable that workers inherit though it decides speed."),
+]
 OF_NO_PLAN: Final = {"out", "data", "dataset", "resume", "retry_failed", "cluster", "allow_mixed", "report"}
 """Options that go with --resume and leave the recorded plan as it is."""
 
@@ -63,7 +67,7 @@ def say_variables(keep: Collection[str] = ()) -> None:
     variables = inherited(os.environ, keep)
     removed, kept = ([f"{name}={value}" for name, value in recordable(part).items()] for part in variables)
     if removed:
-        say(f"workers start without {', '.join(removed)}; lockstep run --keep NAME keeps one")
+        say(f"workers start without {', '.join(removed)}; --keep NAME keeps one")
     if kept:
         say(f"workers inherit {', '.join(kept)}")
 

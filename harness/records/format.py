@@ -99,7 +99,7 @@ class Plan(Record):
     turn_timeout_seconds: Positive
     target_error_percent: Number
     machine: str
-    keep: list[str] = []
+    keep: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _nothing_twice(self) -> Self:

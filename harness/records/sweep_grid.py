@@ -25,7 +25,10 @@ Axis = Annotated[list[Annotated[int, Field(ge=1, le=2**31)]], Field(min_length=1
 
 
 class Sweep(Record):
-    """What was asked for: the axes of the grid, each in rising order; as resolved when the sweep began."""
+    """What was asked for: the axes of the grid, each in rising order; as resolved when the sweep began.
+
+    `keep` is as in a Plan.
+    """
 
     format: Literal[1] = 1
     lockstep: str
@@ -43,6 +46,7 @@ class Sweep(Record):
     seed: Count
     rounds: Annotated[int, Field(ge=1, le=2**20)]
     machine: str
+    keep: list[str] = Field(default_factory=list)
 
 
 class Point(NamedTuple):

@@ -61,6 +61,7 @@ def plan_seeds(
     train_images: int | None = None,
     threads: int | None = None,
     command: str = "",
+    keep: Sequence[str] = (),
 ) -> SeedsPlan:
     """Resolve what was asked for; `check` blocks, evenly spaced from the first on, have their first seed checked.
 
@@ -85,6 +86,7 @@ def plan_seeds(
         threads=threads,
         turn_timeout=TURN_TIMEOUT_SECONDS,
         command=command,
+        keep=keep,
     )
     counted = plan.blocks[0].threads
     blocks = [

@@ -48,6 +48,7 @@ def make_sweep(
     seed: int = 0,
     rounds: int = ROUNDS,
     command: str = "",
+    keep: Sequence[str] = (),
 ) -> Sweep:
     """Resolve what was asked for; none of an axis means its default, as far as dataset and machine have it.
 
@@ -93,6 +94,7 @@ def make_sweep(
         threads=axes["threads"],
         seed=seed,
         rounds=rounds,
+        keep=list(dict.fromkeys(keep)),
     )
 
 
@@ -112,6 +114,7 @@ def swept_again(recorded: Sweep, dataset: Dataset) -> Sweep:
         threads=recorded.threads,
         seed=recorded.seed,
         rounds=recorded.rounds,
+        keep=recorded.keep,
     )
 
 
@@ -128,6 +131,7 @@ def plan_of(sweep: Sweep, point: Point, dataset: Dataset) -> Plan:
         fixed_steps=point.slice_steps * (1 + sweep.rounds),
         threads=sweep.threads,
         command=sweep.command,
+        keep=sweep.keep,
     )
 
 

@@ -34,7 +34,7 @@ from lockstep_bench.harness.report.sweep_summary import page
 from lockstep_bench.harness.report.write import write_sweep_report
 from lockstep_bench.harness.running.plan import make_plan
 from lockstep_bench.harness.running.schedule import epoch_rounds
-from lockstep_bench.harness.running.sweep import BACKENDS, BATCH_SIZES, HIDDEN, make_sweep, plan_of
+from lockstep_bench.harness.running.sweep import BACKENDS, BATCH_SIZES, HIDDEN, make_sweep, plan_of, swept_again
 from lockstep_bench.harness.tables.results import load
 from lockstep_bench.harness.tables.scaling import crossings, exponent, overhead, plausible_logs
 from lockstep_bench.harness.tables.sweep_tables import SweepResults, load_sweep
@@ -317,6 +317,14 @@ def test_what_cannot_be_swept_is_refused(digits: Dataset, options: dict[str, Any
     """In a sentence, before anything is begun."""
     with pytest.raises(UsageError, match=re.escape(message)):
         make_sweep(digits, **options)
+
+
+def test_kept_variables_are_those_of_every_problem(digits: Dataset) -> None:
+    """Also where the sweep is planned again, to go on with."""
+    sweep = make_sweep(digits, ["numpy"], keep=["MALLOC_ARENA_MAX", "MALLOC_ARENA_MAX"])
+    assert sweep.keep == ["MALLOC_ARENA_MAX"]
+    assert all(plan_of(sweep, point, digits).keep == sweep.keep for point in points(sweep))
+    assert swept_again(sweep, digits).keep == sweep.keep
 
 
 def test_defaults_are_what_dataset_and_machine_have(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
