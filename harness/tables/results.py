@@ -245,8 +245,8 @@ def dataset_title(plan: Plan) -> str:
 
 
 def each(values: "Series[str]") -> str:
-    """The different values, in order, without the empty ones."""
-    return "; ".join(filter(None, values.unique()))
+    """The different values, in order, without those that are empty or missing."""
+    return "; ".join(filter(None, values.dropna().unique()))
 
 
 def _table(name: str, rows: Iterable[dict[str, object]]) -> DataFrame:
