@@ -6,7 +6,7 @@ import pytest
 
 from lockstep_bench.harness.errors import UsageError
 from lockstep_bench.harness.problem import Defaults, Problem
-from lockstep_bench.harness.records.format import BuildEvent, EvaluationEvent
+from lockstep_bench.harness.records.format import BuildEvent, EvaluationEvent, Event
 from lockstep_bench.harness.report.summary import answer, cells, write_into, write_latex
 from lockstep_bench.harness.tables.results import load
 from support.hand_made import begin, end, evaluation, floor, make_plan, turn, whole_run, write, write_all
@@ -120,7 +120,7 @@ def test_a_floor_that_a_step_beats_is_said_to_be_at_fault(tmp_path: Path, multip
     """And the kernels that its products came from are named."""
     operations = 4 * 15 * 784 * 784 + 6 * 15 * 784 * 10
     blas = {"user_api": "blas", "internal_api": "openblas", "version": "0.3.31", "architecture": "Haswell"}
-    events = [floor(number, 1e7) for number in (1, 2, 3)]
+    events: list[Event] = [floor(number, 1e7) for number in (1, 2, 3)]
     events += begin("numpy", pools=[blas])
     events += [turn("numpy", 1, number, 2 * operations * 1e-7 * multiple) for number in (1, 2, 3)]
     events += [evaluation("numpy", 1, 6.0), end("numpy"), end(None)]
