@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
         def one_round(_: type[Tinygrad], threads: int, device: str, dtype: Dtype) -> Mapping[str, str]:
             return {**searching(threads, device, dtype), "BEAM_MIN_PROGRESS": "1e9"}
 
-        Tinygrad.environment = classmethod(one_round)  # type: ignore[assignment] # mypy has no method be replaced
+        Tinygrad.environment = classmethod(one_round)  # type: ignore[assignment] # a wrapper in the method's place
     if number := os.environ.get("PYTEST_XDIST_WORKER", "").removeprefix("gw"):
         cpus = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cpus[int(number) % len(cpus)]})

@@ -1,5 +1,6 @@
 """`lockstep machine`."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,8 +65,6 @@ def machine(
 
 def describe() -> Iterator[str]:
     """Yield what is known of the machine without measuring."""
-    import os
-
     from lockstep_bench.harness.machine.environment import machine_details
     from lockstep_bench.harness.machine.identity import described, machine_name
     from lockstep_bench.harness.machine.variables import inherited

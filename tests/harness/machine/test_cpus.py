@@ -10,6 +10,7 @@ import pytest
 
 from lockstep_bench.harness.data.cache import Dataset
 from lockstep_bench.harness.machine import cpus
+from lockstep_bench.harness.machine.conditions import Watch
 from lockstep_bench.harness.records.format import EvaluationEvent, Event
 from lockstep_bench.harness.report.write import write_report
 from lockstep_bench.harness.running.conductor import conduct
@@ -163,14 +164,43 @@ def test_a_quota_bounds_the_threads(monkeypatch: pytest.MonkeyPatch, limit: floa
     assert cpus.default_threads() == threads
 
 
-def test_a_real_quota_is_seen_and_what_it_costs(tmp_path: Path) -> None:
-    """A process that needs a CPU and has a twentieth is held back; where no group can be made, none is."""
+@pytest.mark.parametrize(
+    ("files", "count", "seconds"),
+    [
+        ({"membership": "0::/", "cgroup/cpu.max": "25000 100000"}, "throttled_usec 2500000", 2.5),
+        (
+            {
+                "membership": "1:cpu:/",
+                "cgroup/cpu/cpu.cfs_quota_us": "25000",
+                "cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            "throttled_time 2500000000",
+            2.5,
+        ),
+        ({"membership": "0::/", "cgroup/cpu.max": "max 100000"}, "throttled_usec 2500000", None),
+    ],
+    ids=["version 2", "version 1", "no quota"],
+)
+def test_what_a_quota_held_back_is_that_of_the_turn(
+    system: Lay, files: dict[str, str], count: str, seconds: float | None
+) -> None:
+    """What was held back before does not count, nor what a group counts that limits nothing."""
+    stat = "cgroup/cpu/cpu.stat" if "cgroup/cpu/cpu.cfs_quota_us" in files else "cgroup/cpu.stat"
+    name, _ = count.split()
+    system({**files, stat: f"nr_throttled 1\n{name} 0"})
+    watch = Watch({})
+    system({stat: f"nr_throttled 9\n{count}"})
+    assert watch.conditions()["throttled_seconds"] == seconds
+    assert Watch({}).conditions()["throttled_seconds"] == (None if seconds is None else 0)
+
+
+def test_a_real_quota_is_seen_and_what_it_costs() -> None:
+    """A process that needs a CPU and has a twentieth is held back: where such a group can be made, as root may."""
     group = cpus.CGROUPS / "cpu" / f"lockstep-test-{os.getpid()}"
     try:
         group.mkdir()
         (group / "cpu.cfs_quota_us").write_text("5000")
-    except OSError:  # another version of control groups, or no right to them: the fake ones above are what there is
-        assert cpus.quota() is None or cpus.default_threads() >= 1
+    except OSError:  # control groups of version 2, or no right to them: the test above has both versions
         return
     try:
         busy = subprocess.run(
